@@ -1,0 +1,110 @@
+"""λ-returns, the losses of actor and critic, and the target network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from agent.imagination import Trajectory, burn_in, imagine
+from agent.nets.heads import Select, gumbel_max
+from agent.policies.cnn_lstm import CnnLstmPolicy, PolicyOutput
+from agent.segment import Segment, masked_mean
+from agent.world_models.delta import DeltaWorld
+
+
+@dataclass
+class ActorCriticConfig:
+    """burn_in:     past frames, the start of imagination among them
+    horizon:        imagined steps
+    discount:       γ
+    lambda_:        λ
+    entropy_weight: of the entropy bonus
+    target_decay:   of the target network's exponential average
+    """
+
+    burn_in: int = 5
+    horizon: int = 15
+    discount: float = 0.997
+    lambda_: float = 0.95
+    entropy_weight: float = 0.001
+    target_decay: float = 0.995
+
+
+def lambda_returns(rewards: Tensor, ends: Tensor, values: Tensor, discount: float, lambda_: float) -> Tensor:
+    """G_t = r_t + γ (1 − end_t) ((1 − λ) v_{t+1} + λ G_{t+1}), from G_H = v_H (DreamerV2, eq. 4).
+
+    rewards: [B, H]; ends: [B, H] bool; values: [B, H + 1] of the states before each step and after the last
+    -> [B, H] float32
+    """
+    carried = discount * (~ends).float()
+    fixed = rewards + carried * (1 - lambda_) * values[:, 1:]
+    following = values[:, -1]
+    returns = []
+    for t in reversed(range(rewards.shape[1])):
+        following = torch.addcmul(fixed[:, t], carried[:, t], following, value=lambda_)
+        returns.append(following)
+    return torch.stack(returns[::-1], dim=1)
+
+
+def until_first_end(ends: Tensor) -> Tensor:
+    """Mask of the steps up to the first end and with it. ends: [B, H] bool -> [B, H] bool."""
+    ended = ends.int()
+    return ended.cumsum(dim=1) - ended == 0
+
+
+def actor_critic_loss(
+    policy: CnnLstmPolicy, output: PolicyOutput, target_values: Tensor, trajectory: Trajectory, config: ActorCriticConfig
+) -> dict[str, Tensor]:
+    """The terms of the loss over the steps until the first imagined end, weights included, and their sum as "loss".
+
+    output:        the online policy's, over the trajectory's H steps
+    target_values: [B, H + 1] of the target network; the baseline too
+    """
+    returns = lambda_returns(
+        trajectory.rewards, trajectory.ends, target_values, config.discount, config.lambda_
+    )
+    mask = until_first_end(trajectory.ends)
+    log_probabilities = output.action_logits.float().log_softmax(dim=-1)
+    chosen = log_probabilities.gather(-1, trajectory.actions.unsqueeze(-1)).squeeze(-1)
+    entropy = masked_mean(-(log_probabilities.exp() * log_probabilities).sum(dim=-1), mask)
+    losses = {
+        "actor": masked_mean(-chosen * (returns - target_values[:, :-1]), mask),
+        "critic": masked_mean(policy.value_code.loss(output.value, returns), mask),
+        "entropy_bonus": -config.entropy_weight * entropy,
+    }
+    seen = {
+        "entropy": entropy,
+        "imagined_return": masked_mean(returns, mask),
+        "imagined_reward": masked_mean(trajectory.rewards, mask),
+        "imagined_end_rate": trajectory.ends.any(dim=1).float().mean(),
+    }
+    return {"loss": sum(losses.values()), **losses, **seen}
+
+
+def policy_loss(
+    policy: CnnLstmPolicy,
+    target: CnnLstmPolicy,
+    world: DeltaWorld,
+    segment: Segment,
+    config: ActorCriticConfig,
+    select: Select = gumbel_max,
+) -> dict[str, Tensor]:
+    """Imagine from the segment's last frame without gradient, then learn from the trajectory in one pass.
+
+    segment: [B, burn_in]
+    """
+    with torch.no_grad():
+        state, target_state = burn_in(policy, segment), burn_in(target, segment)
+        trajectory = imagine(world, policy, segment, state, config.horizon, select)
+        target_output, _ = target(trajectory.frames, target_state)
+        target_values = target.value_code.value(target_output.value)
+    output, _ = policy(trajectory.frames[:, :-1], state)
+    return actor_critic_loss(policy, output, target_values, trajectory, config)
+
+
+@torch.no_grad()
+def update_target(target: nn.Module, policy: nn.Module, decay: float) -> None:
+    """target <- decay · target + (1 − decay) · policy, in place."""
+    torch._foreach_lerp_(list(target.parameters()), list(policy.parameters()), 1 - decay)

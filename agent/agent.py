@@ -1,0 +1,80 @@
+"""The agent: its networks built from a config, and what it does in an environment."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from agent.actor_critic import ActorCriticConfig
+from agent.nets.heads import Select, gumbel_max
+from agent.policies.cnn_lstm import CnnLstmPolicy, CnnLstmPolicyConfig
+from agent.tokenizers.delta import DeltaTokenizer, DeltaTokenizerConfig
+from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, DeltaWorld
+from envs.errors import BadInput
+
+
+@dataclass
+class AgentConfig:
+    tokenizer: DeltaTokenizerConfig = field(default_factory=DeltaTokenizerConfig)
+    dynamics: DeltaDynamicsConfig = field(default_factory=DeltaDynamicsConfig)
+    policy: CnnLstmPolicyConfig = field(default_factory=CnnLstmPolicyConfig)
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+
+    def check(self) -> None:
+        """Raises BadInput if burn-in and horizon do not fit the world model's context."""
+        needed = self.actor_critic.burn_in - 1 + self.actor_critic.horizon
+        if self.actor_critic.burn_in < 1 or self.actor_critic.horizon < 1:
+            raise BadInput(
+                f"burn_in={self.actor_critic.burn_in} and horizon={self.actor_critic.horizon} were given; "
+                "both must be at least 1."
+            )
+        if needed > self.dynamics.context:
+            raise BadInput(
+                f"burn_in={self.actor_critic.burn_in} and horizon={self.actor_critic.horizon} need a context of "
+                f"{needed} steps and agent.dynamics.context is {self.dynamics.context}; lengthen it or shorten them."
+            )
+
+
+class Agent(nn.Module):
+    """Tokenizer, dynamics, policy and the policy's target copy, for one action space and image size."""
+
+    def __init__(self, config: AgentConfig, num_actions: int, image_size: int) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.num_actions = num_actions
+        self.image_size = image_size
+        self.tokenizer = DeltaTokenizer(config.tokenizer, num_actions, image_size)
+        self.dynamics = DeltaDynamics(
+            config.dynamics, num_actions, image_size, config.tokenizer.quantizer.size, config.tokenizer.tokens
+        )
+        self.policy = CnnLstmPolicy(config.policy, num_actions, image_size)
+        self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
+
+    @property
+    def world(self) -> DeltaWorld:
+        """The learned world, to imagine in."""
+        return DeltaWorld(self.tokenizer, self.dynamics)
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.actor.weight.device
+
+    @torch.no_grad()
+    def act(self, frames: Tensor, state: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
+        """frames: [N, 3, H, W] uint8; state: [N, state], of `policy.initial_state` at an episode's start
+        -> actions [N] int64, the state after."""
+        output, state = self.policy(frames.unsqueeze(1), state)
+        return select(output.action_logits[:, 0]), state
+
+    def num_parameters(self) -> dict[str, int]:
+        """Per network; the policy counts with its target copy, as in the paper."""
+        count = {
+            name: sum(p.numel() for p in module.parameters())
+            for name, module in self.named_children()
+        }
+        count["policy"] += count.pop("target_policy")
+        return count

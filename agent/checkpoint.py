@@ -1,0 +1,366 @@
+"""Checkpoints: written whole or not at all, verified to the last byte before anything is used.
+
+    run/checkpoints/epoch_000010/<name>.safetensors   one file per network, optimizer, ...
+                                 state.json           everything that is not a tensor
+                                 manifest.json        size and SHA-256 of every file, and of itself
+    run/replay/steps_<first>_<last>_<digest>.safetensors   rows of the replay
+
+Rows of the replay are written once and shared by all checkpoints that need them, so saving costs
+the new rows only. The name of such a file holds the start of its SHA-256: a run that is resumed
+from an older checkpoint writes beside the rows that it abandons, never over them.
+
+Nothing here runs code from a file: safetensors and JSON, no pickle. One process saves to a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import random
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from envs.errors import BadInput
+
+FORMAT = "deltadream checkpoint"
+FORMAT_VERSION = 1
+VERSIONS = {"deltadream": version("deltadream"), "torch": torch.__version__, "python": platform.python_version()}
+
+# The only names a manifest may hold: no folder, no "..", nothing absolute.
+_FILE = re.compile(r"[a-z][a-z0-9_]*\.safetensors|state\.json", re.ASCII)
+_CHUNK = re.compile(r"replay/steps_[0-9]+_[0-9]+_[0-9a-f]{16}\.safetensors", re.ASCII)
+_FOLDER = re.compile(r"(?:\.replaced-)?epoch_([0-9]+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a manifest says of one file: path, size in bytes, SHA-256 in hexadecimal."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+_MANIFEST = FileRecord("manifest.json", -1, "")  # nothing is known of it beforehand; it vouches for itself
+
+
+@dataclass(frozen=True)
+class ChunkRecord(FileRecord):
+    """A file of replay rows: those of the vector environment's steps first <= step < last."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from."""
+
+    folder: Path
+    run: Path
+    epoch: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    chunks: tuple[ChunkRecord, ...]
+
+
+def save(
+    run: Path, epoch: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any],
+    chunks: Iterable[ChunkRecord] = (), *, keep: int, best: int | None = None,
+) -> Path:
+    """Write `run`/checkpoints/epoch_<epoch> and return it.
+
+    tensors: name -> tensors of any shape, dtype, device and layout; names in a-z, 0-9, _
+    state:   what JSON can hold; tuples come back as lists, keys as strings
+    chunks:  all rows of the replay to be restored with it, from `append_rows` and `Checkpoint.chunks`
+    keep:    how many checkpoints remain, this one included, besides that of epoch `best`
+
+    Checkpoints of later epochs are removed: they belong to a future that was abandoned when the
+    run was resumed from an older one. A crash anywhere leaves the old or the new checkpoint whole;
+    what it leaves behind besides is removed by the next save.
+    """
+    if keep < 1 or not all(_FILE.fullmatch(f"{name}.safetensors") for name in tensors):
+        raise ValueError(f"keep is {keep}, give 1 or more; entries are {list(tensors)}, name them in a-z, 0-9 and _.")
+    chunks = tuple(chunks)
+    for chunk in chunks:
+        _check_file(run, chunk)
+    home = run / "checkpoints"
+    home.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(run)
+
+    folder = home / f"epoch_{epoch:06d}"
+    writing = home / f".writing-{folder.name}"
+    writing.mkdir()
+    files = [_write(writing, f"{name}.safetensors", _serialise(entry)) for name, entry in tensors.items()]
+    files.append(_write(writing, "state.json", _canonical(dict(state))))
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": VERSIONS,
+        "epoch": epoch,
+        "files": [asdict(record) for record in files],
+        "chunks": [asdict(record) for record in chunks],
+    }
+    content["digest"] = hashlib.sha256(_canonical(content)).hexdigest()
+    _write(writing, "manifest.json", _canonical(content))
+    _sync_folders(writing)
+
+    # A folder cannot be renamed onto another: the old one steps aside first, and counts as the
+    # checkpoint as long as the new one is not in place (see _folders and _remove_leftovers).
+    aside = home / f".replaced-{folder.name}"
+    if folder.exists():
+        os.replace(folder, aside)
+    os.replace(writing, folder)
+    _sync_folders(home, run)
+    if aside.exists():
+        shutil.rmtree(aside)
+    _remove_old(run, epoch, keep, best)
+    return folder
+
+
+def append_rows(run: Path, first: int, last: int, tensors: Mapping[str, Tensor]) -> ChunkRecord:
+    """Write the replay's rows of vector steps first <= step < last; the next `save` must be given the record.
+
+    A file that no checkpoint refers to is removed by `save`.
+    """
+    data = _serialise(tensors)
+    home = run / "replay"
+    home.mkdir(parents=True, exist_ok=True)
+    written = _write(home, f".writing-{first}", data)
+    path = f"replay/steps_{first:09d}_{last:09d}_{written.sha256[:16]}.safetensors"
+    os.replace(home / written.path, run / path)
+    _sync_folders(home, run)
+    return ChunkRecord(path, written.size, written.sha256, first, last)
+
+
+def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    # clone: safetensors refuses views of a shared storage, and a view would be stored with holes
+    own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    return safetensors.torch.save(own)
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def _write(folder: Path, name: str, data: bytes) -> FileRecord:
+    with open(folder / name, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _sync_folders(*folders: Path) -> None:
+    for folder in folders if os.name != "nt" else ():  # Windows cannot open a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(run: Path) -> None:
+    """Undo or finish what a crash interrupted."""
+    home = run / "checkpoints"
+    for aside in home.glob(".replaced-*"):
+        successor = home / aside.name.removeprefix(".replaced-")
+        shutil.rmtree(aside) if successor.exists() else os.replace(aside, successor)
+    for leftover in [*home.glob(".writing-*"), *home.glob(".deleted-*")]:
+        shutil.rmtree(leftover)
+    for leftover in (run / "replay").glob(".writing-*"):
+        leftover.unlink()
+
+
+def _remove_old(run: Path, epoch: int, keep: int, best: int | None) -> None:
+    folders = _folders(run)
+    past = sorted(e for e in folders if e <= epoch)
+    kept = {*past[-keep:], best}
+    for e, folder in folders.items():
+        if e not in kept:
+            # Renamed first: a folder half deleted must not look like a checkpoint.
+            deleted = folder.with_name(f".deleted-{folder.name}")
+            os.replace(folder, deleted)
+            shutil.rmtree(deleted)
+    needed = set()
+    for folder in _folders(run).values():
+        try:
+            needed |= {record.path for record in _read_manifest(folder)[2]}
+        except BadInput:
+            return  # What a damaged checkpoint needs is unknown: rather keep too much.
+    for path in (run / "replay").glob("steps_*"):
+        if f"replay/{path.name}" not in needed:
+            path.unlink()
+
+
+def newest(run: Path) -> Path | None:
+    """The folder of the run's latest checkpoint, None if there is none yet."""
+    folders = _folders(run)
+    return folders[max(folders)] if folders else None
+
+
+def load(path: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """Read and verify a checkpoint: a run's newest if `path` is a run, else the one in folder `path`.
+
+    only: read just these entries of `tensors` and the state. That is what evaluation wants: no
+          optimizers, and the replay may be missing. None reads all, and checks that every file of
+          replay rows is there; `read_rows` verifies their content when it reads them.
+    Raises BadInput, naming the file, if anything is missing, foreign, changed, cut short or newer.
+    """
+    folder = _find(Path(path))
+    run = folder.parent.parent
+    epoch, files, chunks = _read_manifest(folder)
+    entries = [name.removesuffix(".safetensors") for name in files if name != "state.json"]
+    if missing := set(only or ()) - set(entries):
+        raise BadInput(f"{folder} holds {entries} but not {sorted(missing)}; give another agent's checkpoint.")
+    if "state.json" not in files:
+        raise _damaged(folder / "manifest.json", "does not name state.json")
+    if only is not None:
+        entries, chunks = [name for name in entries if name in only], ()
+    for record in chunks:
+        _check_file(run, record)
+    tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
+    state = _parse(folder / "state.json", _read(folder, files["state.json"]))
+    return Checkpoint(folder, run, epoch, tensors, state, chunks)
+
+
+def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
+    """The tensors of one file of replay rows, verified; BadInput if it is not as it was written."""
+    return _read_tensors(run, chunk)
+
+
+def _folders(run: Path) -> dict[int, Path]:
+    """Epoch -> folder; one that stepped aside counts where its successor never arrived."""
+    home = run / "checkpoints"
+    paths = sorted(home.iterdir()) if home.is_dir() else []  # "." sorts before "e"
+    return {int(match[1]): path for path in paths if (match := _FOLDER.fullmatch(path.name))}
+
+
+def _find(path: Path) -> Path:
+    aside = path.with_name(f".replaced-{path.name}") if path.name else path
+    path = (aside if aside.is_dir() and not path.exists() else path).resolve()
+    if (path / "manifest.json").exists() or _FOLDER.fullmatch(path.name):
+        return path
+    folder = newest(path)
+    if folder is None:
+        raise BadInput(
+            f"{path} holds no checkpoint: give a run folder (with checkpoints/epoch_... in it) "
+            f"or one checkpoint's folder (with manifest.json in it)."
+        )
+    if not folder.resolve().is_relative_to(path):
+        raise _damaged(folder, f"is a link that leads out of {path}")
+    return folder.resolve()
+
+
+def _read_manifest(folder: Path) -> tuple[int, dict[str, FileRecord], tuple[ChunkRecord, ...]]:
+    """(epoch, file name -> record, records of the replay's rows) of the checkpoint in `folder`."""
+    path, raw = folder / "manifest.json", _read(folder, _MANIFEST)
+    content = _parse(path, raw)
+    if content.get("format") != FORMAT:
+        raise _damaged(path, f"does not describe a {FORMAT}")
+    theirs, digest = content.get("format_version"), content.pop("digest", None)
+    if type(theirs) is int and theirs > FORMAT_VERSION:
+        raise BadInput(
+            f"{path} has format version {theirs} and this version of deltadream reads up to "
+            f"{FORMAT_VERSION}; upgrade deltadream, or give a checkpoint that this version wrote."
+        )
+    try:
+        if hashlib.sha256(_canonical(content)).hexdigest() != digest or raw != _canonical({**content, "digest": digest}):
+            raise _damaged(path, "was changed after it was written")
+        files = {fields["path"]: FileRecord(**fields) for fields in content["files"]}
+        chunks = tuple(ChunkRecord(**fields) for fields in content["chunks"])
+        for record in (*files.values(), *chunks):
+            if not (_CHUNK if isinstance(record, ChunkRecord) else _FILE).fullmatch(record.path):
+                raise _damaged(path, f"names the file {record.path!r}, which no checkpoint may hold")
+        return int(content["epoch"]), files, chunks
+    except (KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, "is not a manifest of this format") from error
+
+
+def _check_file(root: Path, record: FileRecord) -> Path:
+    """The path of the record's file, which is there, inside `root`, and of the right size."""
+    path = root / record.path
+    try:
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise _damaged(path, f"is a link that leads out of {root}")
+        if not path.is_file():
+            raise _damaged(path, "is not a regular file" if path.exists() else "is missing")
+        size = path.stat().st_size
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise _damaged(path, f"cannot be read ({error})") from error
+    if size != record.size and record is not _MANIFEST:
+        raise _damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+    return path
+
+
+def _read(root: Path, record: FileRecord) -> bytes:
+    path = _check_file(root, record)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error})") from error
+    if hashlib.sha256(data).hexdigest() != record.sha256 and record is not _MANIFEST:
+        raise _damaged(path, "was changed after it was written: its SHA-256 is not the manifest's")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise _damaged(path, "is not a JSON object")
+    return content
+
+
+def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
+    data = _read(root, record)
+    try:
+        # safetensors itself checks that the header and every tensor lie inside the file.
+        return safetensors.torch.load(data)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise _damaged(root / record.path, "is not a safetensors file") from error
+
+
+def _damaged(path: Path, what: str) -> BadInput:
+    return BadInput(f"{path} {what}; restore it from a copy, or give another checkpoint.")
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of Python's, NumPy's global and torch's generators (CPU and every CUDA device).
+
+    Returns (tensors, what JSON can hold), to be saved as an entry of `tensors` and a part of `state`.
+    """
+    algorithm, words, *rest = np.random.get_state()
+    cuda = {f"cuda_{i}": generator for i, generator in enumerate(torch.cuda.get_rng_state_all())}
+    state = {"python": random.getstate(), "numpy": [algorithm, words.tolist(), *rest]}
+    return {"cpu": torch.get_rng_state(), **cuda}, state
+
+
+def set_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Put back what `random_state` gave; a CUDA device that was not there then is left alone."""
+    try:
+        version_, words, gauss_next = state["python"]
+        random.setstate((version_, tuple(words), gauss_next))
+        algorithm, words, *rest = state["numpy"]
+        np.random.set_state((algorithm, np.array(words, np.uint32), *rest))
+        torch.set_rng_state(tensors["cpu"])
+        for i in range(torch.cuda.device_count()):
+            if f"cuda_{i}" in tensors:
+                torch.cuda.set_rng_state(tensors[f"cuda_{i}"], i)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise BadInput("The checkpoint's random states are of another kind; give another checkpoint.") from error

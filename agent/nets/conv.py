@@ -1,0 +1,154 @@
+"""Residual frame encoder and decoder (Δ-IRIS, appendix; the blocks of Esser et al. 2021 without attention)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from envs.errors import BadInput
+
+
+@dataclass
+class ConvConfig:
+    """Sizes of a frame encoder, and of the decoder that mirrors it.
+
+    base:   channels of the first convolution
+    mult:   channels of each stage, as multiples of `base`
+    down:   1 where a stage ends by halving height and width
+    patch:  side of the squares folded into channels before the first convolution (1: none, as
+            published); saves most of the arithmetic where there is little of it, as on a CPU
+    groups: of every GroupNorm
+    """
+
+    base: int = 64
+    mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])
+    down: list[int] = field(default_factory=lambda: [1, 0, 1, 1, 0])
+    patch: int = 1
+    groups: int = 32
+
+    def output_size(self, image_size: int) -> int:
+        """Height and width of the encoder's output. Raises BadInput if sizes do not fit together."""
+        if len(self.mult) != len(self.down):
+            raise BadInput(
+                f"mult has {len(self.mult)} stages and down has {len(self.down)}; give both the same length."
+            )
+        if any(self.base * m % self.groups for m in self.mult) or self.base % self.groups:
+            raise BadInput(
+                f"base={self.base} with mult={list(self.mult)} gives channels that groups={self.groups} does "
+                "not divide; choose base as a multiple of groups."
+            )
+        reduction = self.patch * 2 ** sum(self.down)
+        if image_size % reduction or image_size < reduction:
+            raise BadInput(
+                f"image size {image_size} is not divisible by {reduction}, the encoder's reduction "
+                f"(patch={self.patch}, down={list(self.down)}); change the image size or the encoder."
+            )
+        return image_size // reduction
+
+
+def pixels(frames: Tensor) -> Tensor:
+    """What every network sees of a frame. [..., 3, H, W] uint8 in 0..255 -> float32 in 0..1."""
+    return frames.float() / 255
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, 3×3 convolution, twice, plus a skip. [B, C_in, H, W] -> [B, C_out, H, W]."""
+
+    def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(F.silu(self.norm2(y)))
+        return self.skip(x) + y
+
+
+class Downsample(nn.Module):
+    """[B, C, H, W] -> [B, C, H/2, W/2]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """[B, C, H, W] -> [B, C, 2H, 2W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _output_layers(config: ConvConfig, channels: int, channels_out: int) -> list[nn.Module]:
+    return [nn.GroupNorm(config.groups, channels), nn.SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1)]
+
+
+class Encoder(nn.Module):
+    """[B, C, H, W] float -> [B, latent, h, w] with h = w = config.output_size(H)."""
+
+    def __init__(self, config: ConvConfig, channels: int, latent: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels * config.patch**2, config.base, 3, padding=1)]
+        width = config.base
+        for mult, down in zip(config.mult, config.down, strict=True):
+            layers.append(ResidualBlock(width, config.base * mult, config.groups))
+            width = config.base * mult
+            if down:
+                layers.append(Downsample(width))
+        layers += _output_layers(config, width, latent)
+        self.patch = config.patch
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.patch > 1:
+            x = F.pixel_unshuffle(x, self.patch)
+        return self.layers(x)
+
+
+class Decoder(nn.Module):
+    """The encoder's mirror image. [B, latent, h, w] -> [B, C, H, W]."""
+
+    def __init__(self, config: ConvConfig, latent: int, channels: int) -> None:
+        super().__init__()
+        stages = list(zip(config.mult, config.down, strict=True))[::-1]
+        width = config.base * stages[0][0]
+        layers: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]
+        # A stage of the encoder maps the previous stage's channels to its own, so its mirror image maps back.
+        for (_, down), (mult_out, _) in zip(stages, stages[1:] + [(1, 0)], strict=True):
+            if down:
+                layers.append(Upsample(width))
+            layers.append(ResidualBlock(width, config.base * mult_out, config.groups))
+            width = config.base * mult_out
+        layers += _output_layers(config, width, channels * config.patch**2)
+        self.patch = config.patch
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(x)
+        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+
+def token_grid(num_tokens: int) -> tuple[int, int]:
+    """Rows and columns of the grid of tokens on a feature map, as square as a power of two allows.
+
+    Raises BadInput if num_tokens is not a power of two.
+    """
+    exponent = int(math.log2(num_tokens)) if num_tokens > 0 else -1
+    if exponent < 0 or 2**exponent != num_tokens:
+        raise BadInput(f"{num_tokens} tokens a step was given; choose a power of two (1, 2, 4, 8, 16).")
+    rows = 2 ** (exponent // 2)
+    return rows, num_tokens // rows

@@ -1,0 +1,86 @@
+"""The policy of Δ-IRIS: a frame encoder, an LSTM, a linear actor and a linear critic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from agent.nets.conv import ConvConfig, Encoder, pixels
+from agent.nets.heads import VALUE_CODES, scalar_code
+
+
+@dataclass
+class CnnLstmPolicyConfig:
+    """conv:  of the frame encoder
+    latent:   channels of its output
+    hidden:   width of the LSTM
+    value:    "two_hot" (of symlog) or "scalar"
+    """
+
+    conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
+    latent: int = 16
+    hidden: int = 512
+    value: str = "two_hot"
+
+
+class PolicyOutput(NamedTuple):
+    """action_logits: [B, T, A]; value: [B, T, value size], to be read by the policy's `value_code`."""
+
+    action_logits: Tensor
+    value: Tensor
+
+
+class CnnLstmPolicy(nn.Module):
+    """Actor and critic on what an LSTM remembers of the frames."""
+
+    def __init__(self, config: CnnLstmPolicyConfig, num_actions: int, image_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.value_code = scalar_code(config.value, VALUE_CODES)
+        self.encoder = Encoder(config.conv, channels=3, latent=config.latent)
+        features = config.latent * config.conv.output_size(image_size) ** 2
+        self.lstm = nn.LSTMCell(features, config.hidden)
+        self.actor = nn.Linear(config.hidden, num_actions)
+        self.critic = nn.Linear(config.hidden, self.value_code.size)
+        nn.init.zeros_(self.critic.weight)
+        nn.init.zeros_(self.critic.bias)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The state at an episode's start: zeros, [B, 2 hidden] (what the LSTM says, what it remembers)."""
+        return self.actor.weight.new_zeros(batch, 2 * self.config.hidden)
+
+    def forward(self, frames: Tensor, state: Tensor) -> tuple[PolicyOutput, Tensor]:
+        """frames: [B, T, 3, H, W] uint8, in order of time; state before the first of them -> outputs, state after.
+
+        The encoder and the LSTM's input side see all steps as one batch; only its hidden side is a loop.
+        """
+        states = []
+        for gates in self._input_gates(frames).unbind(dim=1):
+            state = self._advance(gates, state)
+            states.append(state)
+        h = torch.stack(states, dim=1)[..., : self.config.hidden]
+        return PolicyOutput(self.actor(h), self.critic(h)), state
+
+    def remember(self, frames: Tensor, state: Tensor) -> Tensor:
+        """Burn-in: the state after frames [B, T, 3, H, W], without asking actor or critic."""
+        for gates in self._input_gates(frames).unbind(dim=1):
+            state = self._advance(gates, state)
+        return state
+
+    def _input_gates(self, frames: Tensor) -> Tensor:
+        """frames: [B, T, 3, H, W] -> [B, T, 4 hidden], the LSTM's linear map of its input, biases included."""
+        z = rearrange(self.encoder(pixels(frames).flatten(0, 1)), "n c h w -> n (h w c)")
+        gates = F.linear(z, self.lstm.weight_ih, self.lstm.bias_ih + self.lstm.bias_hh)
+        return gates.unflatten(0, frames.shape[:2])
+
+    def _advance(self, gates: Tensor, state: Tensor) -> Tensor:
+        """One step of the LSTM (Hochreiter and Schmidhuber 1997, with forget gate)."""
+        h, c = state.chunk(2, dim=-1)
+        i, f, g, o = (gates + F.linear(h, self.lstm.weight_hh)).chunk(4, dim=-1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return torch.cat([o.sigmoid() * c.tanh(), c], dim=-1)

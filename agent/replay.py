@@ -1,0 +1,367 @@
+"""Episodes in, segments out: torchrl's replay buffer, the table of its episodes and our sampler.
+
+Rows arrive from vector environments under Gymnasium's NEXT_STEP autoreset: each vector step is one
+row per environment, and the row after an episode's end carries its last observation (`is_step`
+False), so an episode of n steps is n + 1 consecutive rows of one environment. The same holds for a
+running episode: its newest row, whose next frame is still to come, counts as the last observation.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import ArrayLike, NDArray
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
+from torchrl.data.replay_buffers.samplers import Sampler
+from torchrl.data.replay_buffers.storages import Storage
+
+from agent.segment import Segment
+from envs.errors import BadInput
+
+Anchor = Literal["around", "before"]
+FrameShape = tuple[int, int, int]  # (3, H, W)
+
+
+@dataclass
+class ReplayConfig:
+    """capacity: rows (environment steps) held, over all environments; storage: memory or memmap;
+    alpha: exponent of the draw (1 / (1 + times drawn))^alpha, Δ-IRIS: 5 for Crafter, 1 for Atari.
+    """
+
+    capacity: int
+    storage: str = "memory"
+    alpha: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.storage not in ("memory", "memmap"):
+            raise BadInput(f"replay.storage={self.storage} is not known; choose memory or memmap.")
+        if self.alpha < 0:
+            raise BadInput(f"replay.alpha={self.alpha} is negative; give 0 (uniform) or more.")
+
+
+class EpisodeTable:
+    """Which rows of the ring belong to which episode, and how often each was drawn.
+
+    Vector step v of environment e is row (v * num_envs + e) mod (ring_steps * num_envs). `columns`
+    are arrays [E], one entry per episode: env, start and stop (vector steps, stop exclusive), the
+    flags terminated and truncated of its final step, closed (no row will follow), and
+    "drawn/<component>" for each component that sampled. At most one per environment is not closed.
+    """
+
+    def __init__(self, num_envs: int, ring_steps: int) -> None:
+        self.num_envs = num_envs
+        self.ring_steps = ring_steps
+        self.vector_steps = 0  # ever added
+        self.columns = {name: np.zeros(0, np.int64) for name in ("env", "start", "stop")}
+        self.columns |= {name: np.zeros(0, bool) for name in ("terminated", "truncated", "closed")}
+
+    @property
+    def oldest(self) -> int:
+        """The first vector step that is still held."""
+        return max(0, self.vector_steps - self.ring_steps)
+
+    def usable(self) -> tuple[NDArray, NDArray]:
+        """Each episode's first held vector step [E] and its number of steps from there [E], at
+        most 0 if it is gone: the ring overwrites an episode from its start."""
+        first = np.maximum(self.columns["start"], self.oldest)
+        return first, self.columns["stop"] - 1 - first
+
+    def drawn(self, component: str) -> NDArray:
+        """How often `component` drew each episode [E]; the array to count in."""
+        zeros = np.zeros_like(self.columns["env"])
+        return self.columns.setdefault(f"drawn/{component}", zeros)
+
+    def add(self, terminated: NDArray, truncated: NDArray, is_step: NDArray) -> None:
+        """Enter one vector step; all arguments [N] bool. ValueError if `is_step` doesn't follow."""
+        idle = np.setdiff1d(np.arange(self.num_envs), self.columns["env"][~self.columns["closed"]])
+        if len(idle):
+            self._begin(idle)
+        columns = self.columns
+        running = np.flatnonzero(~columns["closed"])
+        running = running[columns["env"][running].argsort()]  # one for each environment
+        wrong = np.flatnonzero(is_step == (columns["terminated"] | columns["truncated"])[running])
+        if len(wrong):
+            raise ValueError(
+                f"is_step of environments {wrong.tolist()} is wrong: it must be False exactly in "
+                "the row after a step that terminated or truncated (NEXT_STEP autoreset)."
+            )
+        columns["stop"][running] += 1
+        columns["terminated"][running] |= terminated & is_step
+        columns["truncated"][running] |= truncated & is_step
+        columns["closed"][running] = ~is_step
+        self.vector_steps += 1
+
+    def _begin(self, envs: NDArray) -> None:
+        """Open an episode in each of `envs`. Forgets the episodes that are gone, so that the table
+        never outgrows the ring."""
+        keep = (self.usable()[1] > 0) | ~self.columns["closed"]
+        new = {"env": envs, "start": self.vector_steps, "stop": self.vector_steps}
+        for name, column in self.columns.items():
+            added = np.full(len(envs), new.get(name, 0), column.dtype)
+            self.columns[name] = np.concatenate([column[keep], added])
+
+
+class EpisodeSampler(Sampler):
+    """Draws episodes by how seldom they were drawn, then a window of each (Δ-IRIS).
+
+    torchrl calls `sample(storage, rows)` without further arguments: `window` is set before.
+    """
+
+    window: tuple[str, int, Anchor, bool]  # component, length, anchor, count of Replay.sample
+
+    def __init__(self, table: EpisodeTable, alpha: float, seed: int) -> None:
+        self.table = table
+        self.alpha = alpha
+        self.rng = np.random.default_rng(seed)
+
+    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """batch_size: rows, a multiple of the window's length L, as in torchrl's SliceSampler.
+
+        Returns rows [B * L] int64 and info of [B * L] bool: mask, terminated, truncated (as in
+        Segment) and shown (False on padding, whose row is an arbitrary one of the episode).
+        """
+        component, length, anchor, count = self.window
+        table = self.table
+        first, steps = table.usable()
+        drawn = table.drawn(component)
+        episode = self._draw(np.flatnonzero(steps > 0), drawn, batch_size // length)
+        if count:
+            np.add.at(drawn, episode, 1)  # an episode drawn twice counts twice
+
+        n = steps[episode]
+        step = self.rng.integers(n)
+        offset = self.rng.integers(length, size=len(n))
+        start = step - offset if anchor == "around" else np.minimum(n, step + 1 + offset) - length
+        slot = start[:, None] + np.arange(length)  # 0: first step, n: last observation
+        first, n, env = first[episode, None], n[:, None], table.columns["env"][episode, None]
+
+        rows = (first + slot.clip(0, n)) % table.ring_steps * table.num_envs + env
+        mask = (0 <= slot) & (slot < n)
+        final = mask & (slot == n - 1) & table.columns["closed"][episode, None]
+        info = {
+            "mask": mask,
+            "shown": (0 <= slot) & (slot <= n),
+            "terminated": final & table.columns["terminated"][episode, None],
+            "truncated": final & table.columns["truncated"][episode, None],
+        }
+        info = {name: torch.from_numpy(value.ravel()) for name, value in info.items()}
+        return torch.from_numpy(rows.ravel()), info
+
+    def _draw(self, candidates: NDArray, drawn: NDArray, size: int) -> NDArray:
+        """[size] of candidates, with replacement, probability ∝ (1 / (1 + times drawn))^alpha."""
+        log_weight = -self.alpha * np.log1p(drawn[candidates])
+        weight = np.exp(log_weight - log_weight.max())  # the largest is 1, however large the counts
+        return candidates[self.rng.choice(len(weight), size, p=weight / weight.sum())]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.rng.bit_generator.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state_dict
+
+    def _empty(self) -> None:
+        """Nothing to forget: what is held is the table's to know."""
+
+    def dumps(self, path: Path) -> None:
+        raise NotImplementedError("Save Replay.state_dict() and Replay.rows() instead.")
+
+    loads = dumps
+
+
+class Replay:
+    """The newest `capacity` rows of `num_envs` environments, sampled as segments.
+
+    scratch_dir: an existing folder with room for the rows; only memmap needs one.
+    BadInput if the rows don't fit the memory or the disk.
+    """
+
+    def __init__(
+        self, config: ReplayConfig, num_envs: int, frame_shape: FrameShape, seed: int,
+        scratch_dir: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.check_fits(config, num_envs, frame_shape, scratch_dir)
+        self.num_envs = num_envs
+        self.frame_shape = tuple(frame_shape)
+        self.table = EpisodeTable(num_envs, config.capacity // num_envs)
+        self.sampler = EpisodeSampler(self.table, config.alpha, seed)
+        self.steps_added = 0  # rows with is_step, ever
+        self._written = 0  # vector steps; fewer than the table knows while rows are being loaded
+        size = self.table.ring_steps * num_envs
+        if config.storage == "memory":
+            self._allocate(LazyTensorStorage(size))
+            return
+        # A deleted file stays mapped: its disk space is the process's own and comes back however
+        # the process ends. (torchrl's automatic cleanup replaces the signal handlers.)
+        with tempfile.TemporaryDirectory(dir=scratch_dir, ignore_cleanup_errors=True) as folder:
+            self._allocate(LazyMemmapStorage(size, scratch_dir=folder, auto_cleanup=False))
+
+    def _allocate(self, storage: Storage) -> None:
+        """A lazy storage allocates at its first rows; give it some now and take them back."""
+        self.buffer = ReplayBuffer(storage=storage, sampler=self.sampler)
+        frames = torch.zeros(1, self.num_envs, *self.frame_shape, dtype=torch.uint8)
+        self._write(frames, *torch.zeros(2, 1, self.num_envs))
+        self.buffer.empty()
+        self._written = 0
+
+    @staticmethod
+    def bytes_needed(config: ReplayConfig, num_envs: int, frame_shape: FrameShape) -> int:
+        """When full: per row a uint8 frame, an int64 action and a float32 reward."""
+        return config.capacity // num_envs * num_envs * (int(np.prod(frame_shape)) + 8 + 4)
+
+    @classmethod
+    def check_fits(
+        cls, config: ReplayConfig, num_envs: int, frame_shape: FrameShape,
+        scratch_dir: Path | None = None,
+    ) -> None:  # fmt: skip
+        """BadInput if the rows don't fit what is free now, or are too few to hold a step."""
+        if config.capacity < 2 * num_envs:
+            raise BadInput(
+                f"replay.capacity={config.capacity} is too small for {num_envs} environments; "
+                f"give at least {2 * num_envs}."
+            )
+        if config.storage == "memory":
+            free, place = psutil.virtual_memory().available, "memory"
+            remedy = "lower replay.capacity or set replay.storage=memmap"
+        elif scratch_dir is None:
+            raise ValueError("replay.storage=memmap needs a scratch_dir.")
+        else:
+            free, place = psutil.disk_usage(str(scratch_dir)).free, f"disk in {scratch_dir}"
+            remedy = "lower replay.capacity or free some space"
+        needed = cls.bytes_needed(config, num_envs, frame_shape)
+        if needed > free:
+            raise BadInput(
+                f"replay.capacity={config.capacity} needs {needed / 1e9:.2f} GB of {place}, but at "
+                f"most {free / 1e9:.2f} GB are free; {remedy}."
+            )
+
+    def add(
+        self, frames: ArrayLike, actions: ArrayLike, rewards: ArrayLike,
+        terminated: ArrayLike, truncated: ArrayLike, is_step: ArrayLike,
+    ) -> None:  # fmt: skip
+        """Enter one vector step.
+
+        frames: [N, 3, H, W] uint8; actions: [N] integer; rewards: [N] float; the others [N] bool.
+        Of a row with is_step False only the frame counts.
+        ValueError if the frames' shape or type is another, or if `is_step` doesn't follow.
+        """
+        frames = torch.as_tensor(frames)
+        expected = (self.num_envs, *self.frame_shape)
+        if frames.shape != expected or frames.dtype != torch.uint8:
+            raise ValueError(
+                f"frames are {tuple(frames.shape)} {frames.dtype}; give {expected} torch.uint8."
+            )
+        is_step = np.asarray(is_step, bool)
+        self.table.add(np.asarray(terminated, bool), np.asarray(truncated, bool), is_step)
+        self._write(frames[None], torch.as_tensor(actions)[None], torch.as_tensor(rewards)[None])
+        self.steps_added += int(is_step.sum())
+
+    def _write(self, frames: Tensor, actions: Tensor, rewards: Tensor) -> None:
+        """Append [n, N, ...] rows to the ring, time-major."""
+        columns = {"frames": frames, "actions": actions.long(), "rewards": rewards.float()}
+        self.buffer.extend(TensorDict(columns, batch_size=actions.shape).flatten())
+        self._written += len(actions)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that can be sampled now."""
+        return int(self.table.usable()[1].clip(0).sum())
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes that can be sampled now, running ones included."""
+        return int((self.table.usable()[1] > 0).sum())
+
+    def sample(
+        self, component: str, batch_size: int, length: int, anchor: Anchor = "around",
+        count: bool = True,
+    ) -> Segment:  # fmt: skip
+        """Segment [B, L] on the CPU. An episode is drawn with probability ∝ (1 / (1 + times
+        `component` drew it))^alpha, then one of its steps t uniformly, then L slots:
+
+        "around": from t - U{0..L-1}; may overlap both ends of the episode.
+        "before": up to t + U{0..L-1}, at most the final step; may overlap only the start.
+
+        The probabilities are those at the batch's start; count=False leaves them as they are.
+        """
+        if anchor not in ("around", "before"):
+            raise ValueError(f"anchor={anchor!r} is not known; choose 'around' or 'before'.")
+        if self._written < self.table.vector_steps:
+            raise RuntimeError("Rows of the loaded state are missing; bring back all (load_rows).")
+        if self.num_steps == 0:
+            raise RuntimeError("The replay holds no step whose next frame is known; add rows.")
+        self.sampler.window = (component, length, anchor, count)
+        rows, info = self.buffer.sample(batch_size * length, return_info=True)
+        rows["frames"].index_fill_(0, (~info["shown"]).nonzero().squeeze(1), 0)
+        return Segment(
+            frames=rows["frames"],
+            actions=rows["actions"].masked_fill(~info["mask"], 0),
+            rewards=rows["rewards"].masked_fill(~info["mask"], 0),
+            terminated=info["terminated"],
+            truncated=info["truncated"],
+            mask=info["mask"],
+            batch_size=[batch_size * length],
+        ).reshape(batch_size, length)
+
+    def cut_running(self) -> None:
+        """End all running episodes as truncated (the environments could not be restored): their
+        newest rows become last observations, and the next rows begin new episodes."""
+        columns = self.table.columns
+        running = ~columns["closed"]
+        columns["terminated"][running] = False  # it could only be the newest row's flag
+        columns["truncated"][running] = True
+        columns["closed"][running] = True
+
+    def rows(self, first: int, stop: int) -> dict[str, Tensor]:
+        """frames, actions, rewards [n, N, ...] of those of the vector steps [first, stop) that are
+        held, i.e. that lie in [table.oldest, table.vector_steps). What was added never changes."""
+        first, stop = max(first, self.table.oldest), min(stop, self.table.vector_steps)
+        steps = torch.arange(first, max(first, stop))[:, None] % self.table.ring_steps
+        rows = steps * self.num_envs + torch.arange(self.num_envs)
+        return dict(self.buffer.storage.get(rows).items())
+
+    def load_rows(self, first: int, rows: Mapping[str, Tensor]) -> None:
+        """Bring back, after `load_state_dict`, what `rows` gave from vector step `first` on; chunk
+        after chunk, from the oldest. They may overlap and reach back further than what is held.
+        ValueError if a step is left out."""
+        skip = self._written - first
+        if skip < 0:
+            raise ValueError(f"Rows begin at vector step {first}; bring {self._written} first.")
+        wanted = slice(skip, max(skip, self.table.vector_steps - first))
+        if len(rows["actions"][wanted]):
+            self._write(*(rows[name][wanted] for name in ("frames", "actions", "rewards")))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, numpy arrays [E] (`episodes`) and nested dictionaries; the rows are apart."""
+        return {
+            "ring": [self.table.ring_steps, self.num_envs],
+            "vector_steps": self.table.vector_steps,
+            "steps_added": self.steps_added,
+            "episodes": {name: column.copy() for name, column in self.table.columns.items()},
+            "rng": self.sampler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state; then `load_rows`. BadInput if the capacity was another."""
+        ring = [self.table.ring_steps, self.num_envs]
+        if list(state["ring"]) != ring:
+            raise BadInput(
+                f"The saved replay holds {state['ring'][0]} rows of each of {state['ring'][1]} "
+                f"environments, this one {ring[0]} of {ring[1]}; keep both settings to resume."
+            )
+        self.table.vector_steps = int(state["vector_steps"])
+        self.table.columns = {name: np.array(v) for name, v in state["episodes"].items()}
+        self.steps_added = int(state["steps_added"])
+        self.sampler.load_state_dict(state["rng"])
+        self._written = self.table.oldest
+        self.buffer.writer.load_state_dict(
+            {"_cursor": self._written * self.num_envs % (ring[0] * ring[1])}
+        )

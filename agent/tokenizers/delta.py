@@ -1,0 +1,136 @@
+"""The Δ-autoencoder: (frame, action, next frame) <-> K tokens (Δ-IRIS, section 2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, token_grid
+from agent.nets.initialization import initialize_like_gpt
+from agent.quantizers import CosineQuantizer, QuantizerConfig
+from agent.segment import Segment, masked_mean
+from envs.errors import BadInput
+
+
+@dataclass
+class DeltaTokenizerConfig:
+    """conv: of the Δ-encoder and the decoder
+    frame_conv:      of the previous frame's own encoder; must reduce as much as `conv`
+    tokens:          Δ-tokens a step, K
+    latent:          channels of the Δ-encoder's output
+    frame_latent:    channels in which the decoder sees the previous frame
+    action_channels: maps in which the decoder sees the action
+    l1, l2, worst:   weights of the reconstruction terms
+    """
+
+    conv: ConvConfig = field(default_factory=ConvConfig)
+    frame_conv: ConvConfig = field(default_factory=ConvConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    tokens: int = 4
+    latent: int = 64
+    frame_latent: int = 8
+    action_channels: int = 4
+    l1: float = 0.1
+    l2: float = 1.0
+    worst: float = 0.01
+
+
+class DeltaTokenizer(nn.Module):
+    """Codes what changed between two frames, given the action and the first of them."""
+
+    def __init__(self, config: DeltaTokenizerConfig, num_actions: int, image_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+        self.map_size = config.conv.output_size(image_size)
+        self.grid = token_grid(config.tokens)
+        if config.frame_conv.output_size(image_size) != self.map_size:
+            raise BadInput(
+                f"agent.tokenizer.conv gives {self.map_size}×{self.map_size} maps and frame_conv "
+                f"{config.frame_conv.output_size(image_size)}×{config.frame_conv.output_size(image_size)}; "
+                "give both the same reduction (patch, down)."
+            )
+        if self.map_size % self.grid[0] or self.map_size % self.grid[1]:
+            raise BadInput(
+                f"{config.tokens} tokens do not tile the encoder's {self.map_size}×{self.map_size} output; "
+                "choose fewer tokens or an encoder that reduces less."
+            )
+        cell = config.latent * self.map_size**2 // config.tokens
+        self.encoder_action = nn.Embedding(num_actions, image_size**2)
+        self.decoder_action = nn.Embedding(num_actions, config.action_channels * self.map_size**2)
+        self.encoder = Encoder(config.conv, channels=3 + 1 + 3, latent=config.latent)
+        self.frame_encoder = Encoder(config.frame_conv, channels=3, latent=config.frame_latent)
+        self.to_code = nn.Linear(cell, config.quantizer.dim)
+        self.quantizer = CosineQuantizer(config.quantizer)
+        self.from_code = nn.Linear(config.quantizer.dim, cell)
+        latent = config.frame_latent + config.action_channels + config.latent
+        self.decoder = Decoder(config.conv, latent=latent, channels=3)
+        self.apply(initialize_like_gpt)
+
+    def encode_map(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
+        """frames, next_frames: [N, 3, H, W] uint8; actions: [N] int64 -> [N, latent, h, w]."""
+        action_map = rearrange(self.encoder_action(actions), "n (h w) -> n 1 h w", h=self.image_size)
+        return self.encoder(torch.cat([pixels(frames), action_map, pixels(next_frames)], dim=1))
+
+    def map_to_cells(self, z: Tensor) -> Tensor:
+        """[N, C, h, w] -> [N, K, cell]: a grid of cells, each flattened in the order row, column, channel."""
+        rows, columns = self.grid
+        return rearrange(z, "n c (r h) (k w) -> n (r k) (h w c)", r=rows, k=columns)
+
+    def cells_to_map(self, cells: Tensor) -> Tensor:
+        """The inverse of `map_to_cells`."""
+        rows, columns = self.grid
+        h = self.map_size // rows
+        return rearrange(cells, "n (r k) (h w c) -> n c (r h) (k w)", r=rows, k=columns, h=h, c=self.config.latent)
+
+    def encode(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
+        """frames, next_frames: [N, 3, H, W] uint8; actions: [N] int64 -> tokens [N, K] int64."""
+        cells = self.map_to_cells(self.encode_map(frames, actions, next_frames))
+        return self.quantizer(self.to_code(cells)).tokens
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens: [N, K] int64 -> what the decoder sees of them, [N, K, cell]."""
+        return self.from_code(self.quantizer.lookup(tokens))
+
+    def reconstruct(self, frames: Tensor, actions: Tensor, cells: Tensor) -> Tensor:
+        """The decoder as it is trained. cells: [N, K, cell] -> [N, 3, H, W] float, near 0..1."""
+        action_maps = rearrange(
+            self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size
+        )
+        seen = [self.frame_encoder(pixels(frames)), action_maps, self.cells_to_map(cells)]
+        return self.decoder(torch.cat(seen, dim=1))
+
+    def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
+        """frames: [N, 3, H, W] uint8; actions: [N]; tokens: [N, K] -> next frames [N, 3, H, W] uint8."""
+        next_frames = self.reconstruct(frames, actions, self.embed(tokens))
+        return next_frames.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+    def loss(self, segment: Segment) -> dict[str, Tensor]:
+        """The terms of the loss over the segment's real transitions, weights included, and their sum as "loss".
+
+        In training mode the codebook moves.
+        """
+        c = self.config
+        frames, next_frames = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
+        actions, real = segment.actions[:, :-1].flatten(), segment.mask[:, :-1].flatten()
+
+        quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
+        difference = self.reconstruct(frames, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
+        absolute = difference.float().abs().flatten(1)
+        losses = {
+            "reconstruction_l1": c.l1 * masked_mean(absolute.mean(dim=1), real),
+            "reconstruction_l2": c.l2 * masked_mean(absolute.square().mean(dim=1), real),
+            "reconstruction_worst": c.worst * masked_mean(absolute.amax(dim=1).square(), real),
+            "commitment": quantized.commitment,
+        }
+        return {"loss": sum(losses.values()), **losses}
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What to watch besides the losses."""
+        return {
+            "codebook_entropy_bits": self.quantizer.usage_entropy(),
+            "codes_in_use": self.quantizer.codes_in_use(),
+        }

@@ -1,0 +1,213 @@
+"""Dynamics over Δ-tokens, and the world that they and the Δ-autoencoder make (Δ-IRIS, section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from agent.nets.conv import ConvConfig, Encoder, pixels
+from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
+from agent.nets.initialization import initialize_like_gpt
+from agent.nets.transformer import CausalTransformer, TransformerConfig
+from agent.segment import Segment, masked_mean
+from agent.tokenizers.delta import DeltaTokenizer
+from envs.errors import BadInput
+
+
+@dataclass
+class DeltaDynamicsConfig:
+    """conv: of the frame encoder that makes the I-token
+    context: steps that the transformer sees
+    reward:  "two_hot" (of symlog) or "sign" (three classes)
+    tokens_weight, reward_weight, end_weight: of the loss terms
+    """
+
+    conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    context: int = 21
+    reward: str = "two_hot"
+    tokens_weight: float = 1.0
+    reward_weight: float = 1.0
+    end_weight: float = 1.0
+
+
+class DynamicsOutput(NamedTuple):
+    """tokens: [B, S, K, codebook] logits of the Δ-tokens of each step
+    reward:    [B, T, reward size] logits
+    end:       [B, T, 2] logits: goes on, ends
+    """
+
+    tokens: Tensor
+    reward: Tensor
+    end: Tensor
+
+
+class DeltaDynamics(nn.Module):
+    """A causal transformer over [I-token, action, Δ1 … ΔK] a step.
+
+    Δ1 is predicted at the action, Δ2 at Δ1, and so on; reward and end at the action.
+    """
+
+    def __init__(
+        self, config: DeltaDynamicsConfig, num_actions: int, image_size: int, codebook_size: int, tokens: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = tokens
+        self.positions_per_step = 2 + tokens
+        self.reward_code = scalar_code(config.reward, REWARD_CODES)
+        width = config.transformer.width
+        cells = config.conv.output_size(image_size) ** 2
+        if width % cells:
+            raise BadInput(
+                f"the world model's width {width} is not divisible by the {cells} cells of its frame encoder's "
+                "output; change width, or the encoder's down or patch."
+            )
+        self.frame_encoder = Encoder(config.conv, channels=3, latent=width // cells)
+        self.frame_norm = nn.LayerNorm(width)
+        self.action_embedding = nn.Embedding(num_actions, width)
+        self.token_embedding = nn.Embedding(codebook_size, width)
+        self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
+        self.token_head = mlp_head(width, codebook_size)
+        self.reward_head = mlp_head(width, self.reward_code.size)
+        self.end_head = mlp_head(width, 2)
+        self.apply(initialize_like_gpt)
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """The I-token: frames [..., 3, H, W] uint8 -> [..., width]."""
+        z = self.frame_encoder(pixels(frames).flatten(0, -4))
+        return self.frame_norm(rearrange(z, "n c h w -> n (h w c)")).unflatten(0, frames.shape[:-3])
+
+    def forward(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> DynamicsOutput:
+        """frames: [B, T, 3, H, W] uint8; actions: [B, T]; tokens: [B, S, K] with S = T or T − 1.
+
+        With S = T − 1 the last step's Δ-tokens are unknown, and the sequence stops at its action.
+        """
+        steps, known = actions.shape[1], tokens.shape[1]
+        blocks = torch.cat(
+            [
+                self.embed_frames(frames).unsqueeze(2),
+                self.action_embedding(actions).unsqueeze(2),
+                self.token_embedding(F.pad(tokens, (0, 0, 0, steps - known))),
+            ],
+            dim=2,
+        )
+        unknown = self.tokens * (steps - known)
+        y = self.transformer(blocks.flatten(1, 2)[:, : steps * self.positions_per_step - unknown])
+        at_actions = y[:, 1 :: self.positions_per_step]
+        predicting = y[:, : known * self.positions_per_step].unflatten(1, (known, -1))[:, :, 1:-1]
+        return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
+
+    def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss over real steps, weights included, and their sum as "loss".
+
+        tokens: [B, T-1, K], from the tokenizer in evaluation mode, without gradient
+        """
+        c = self.config
+        output = self(segment.frames, segment.actions, tokens)
+        predicted = output.tokens.float()
+        token_error = F.cross_entropy(predicted.flatten(0, 2), tokens.flatten(), reduction="none").view_as(tokens)
+        real = segment.mask[:, :-1, None].expand_as(tokens)
+        end_error = F.cross_entropy(
+            output.end.float().flatten(0, 1), segment.terminated.long().flatten(), reduction="none"
+        ).view_as(segment.mask)
+        reward_error = self.reward_code.loss(output.reward, segment.rewards)
+        losses = {
+            "tokens": c.tokens_weight * masked_mean(token_error, real),
+            "reward": c.reward_weight * masked_mean(reward_error, segment.mask),
+            "end": c.end_weight * masked_mean(end_error, segment.mask),
+        }
+        correct = (predicted.argmax(dim=-1) == tokens).float()
+        return {"loss": sum(losses.values()), **losses, "token_accuracy": masked_mean(correct, real)}
+
+
+class Imagined(NamedTuple):
+    """What the world answers to an action.
+
+    frames: [B, 3, H, W] uint8, the next observation
+    tokens: [B, K] int64, the change that led to it
+    reward: [B] float32
+    end:    [B] bool
+    """
+
+    frames: Tensor
+    tokens: Tensor
+    reward: Tensor
+    end: Tensor
+
+
+class WorldState(NamedTuple):
+    """Where an imagined episode stands.
+
+    frames:   [B, 3, H, W] uint8, the newest observation
+    pending:  [B, n, width] inputs that the transformer has not read yet
+    cache:    the transformer's keys and values, written in place by `step`: of two states that came
+              from the same one, only the newer may go on
+    position: how much of the cache is filled; the same for the whole batch, hence a plain integer
+    """
+
+    frames: Tensor
+    pending: Tensor
+    cache: Tensor
+    position: int
+
+
+class DeltaWorld:
+    """A tokenizer and a dynamics as one world to imagine in."""
+
+    def __init__(self, tokenizer: DeltaTokenizer, dynamics: DeltaDynamics) -> None:
+        self.tokenizer = tokenizer
+        self.dynamics = dynamics
+
+    def start(self, segment: Segment) -> WorldState:
+        """The state at the segment's last frame, having seen its frames and, but for the last, its actions."""
+        batch, steps = segment.actions.shape
+        if steps > self.dynamics.config.context:
+            raise BadInput(
+                f"{steps} past frames were given to a world model with a context of "
+                f"{self.dynamics.config.context} steps; give fewer, or train one with a longer context."
+            )
+        frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
+        pending = self.dynamics.token_embedding.weight.new_zeros(batch, 0, self.dynamics.token_embedding.embedding_dim)
+        if steps > 1:
+            tokens = self.tokenizer.encode(
+                frames.flatten(0, 1), actions.flatten(), segment.frames[:, 1:].flatten(0, 1)
+            )
+            blocks = [
+                self.dynamics.embed_frames(frames).unsqueeze(2),
+                self.dynamics.action_embedding(actions).unsqueeze(2),
+                self.dynamics.token_embedding(tokens.unflatten(0, (batch, steps - 1))),
+            ]
+            pending = torch.cat(blocks, dim=2).flatten(1, 2)
+        return WorldState(segment.frames[:, -1], pending, self.dynamics.transformer.empty_cache(batch), 0)
+
+    def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
+        """actions: [B] int64; `select` chooses Δ-tokens, end and reward class from their logits.
+
+        When the transformer's context is full, what came before the newest I-token is forgotten.
+        """
+        tokenizer, dynamics = self.tokenizer, self.dynamics
+        pending, position = state.pending, state.position
+        if position + pending.shape[1] + dynamics.positions_per_step > dynamics.transformer.positions.num_embeddings:
+            pending, position = pending[:, :0], 0
+        i_token = dynamics.embed_frames(state.frames).unsqueeze(1)
+        inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
+
+        tokens: list[Tensor] = []
+        for k in range(dynamics.tokens):
+            y = dynamics.transformer(inputs, state.cache, position)[:, -1]
+            position += inputs.shape[1]
+            if k == 0:
+                reward = dynamics.reward_code.sample(dynamics.reward_head(y), select)
+                end = select(dynamics.end_head(y)).bool()
+            tokens.append(select(dynamics.token_head(y)))
+            inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
+
+        chosen = torch.stack(tokens, dim=1)
+        frames = tokenizer.decode(state.frames, actions, chosen)
+        return Imagined(frames, chosen, reward, end), WorldState(frames, inputs, state.cache, position)

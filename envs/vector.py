@@ -1,0 +1,84 @@
+"""Environments by name: one of them, or many stepped together."""
+
+import difflib
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from envs.errors import BadInput
+from envs.wrappers import InfoAtEnd, SeededEpisodes, check_spaces
+
+
+@dataclass
+class EnvConfig:
+    """Which game is played, and how.
+
+    Attributes:
+        id: the name under which it is registered with Gymnasium, "module:id" to import a module
+            first.
+        kwargs: arguments of its constructor.
+        parallel: a process for each environment; otherwise all of them in this process.
+    """
+
+    id: str = "deltadream/Crafter-v1"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    parallel: bool = False
+
+
+def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
+    """One environment, for videos and by hand; `config.parallel` is not read.
+
+    Raises:
+        BadInput: the id is not registered, the constructor refuses the arguments, or the spaces
+            are not accepted (`check_spaces`).
+    """
+    try:
+        # Gymnasium's checker costs time at each step and is for tests.
+        env = gymnasium.make(config.id, disable_env_checker=True, **config.kwargs)
+    except BadInput:
+        raise
+    except gymnasium.error.UnregisteredEnv as error:
+        near = difflib.get_close_matches(config.id, gymnasium.registry, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "its package may not be imported"
+        raise BadInput(
+            f"No environment is registered as {config.id!r}: {hint} "
+            "(gymnasium.pprint_registry() lists all of them)."
+        ) from error
+    except Exception as error:
+        raise BadInput(
+            f"The environment {config.id} cannot be made with the arguments {config.kwargs}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    try:
+        check_spaces(env)
+        return SeededEpisodes(env, seed)
+    except BadInput:
+        env.close()
+        raise
+
+
+def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
+    """One environment for each seed, stepped together.
+
+    After the last step of an episode the next step resets that environment: its action is ignored,
+    its reward is 0 and its observation is the next episode's first (`AutoresetMode.NEXT_STEP`).
+    Info is kept at an episode's last step only (`InfoAtEnd`).
+
+    In-process and parallel environments give the same observations.
+
+    Raises:
+        BadInput: as `make_single`; or there is no seed.
+    """
+    if not seeds:
+        raise BadInput("No seed was given to make_vector: give one for each environment.")
+    makers = [partial(_vector_member, config, seed) for seed in seeds]
+    if config.parallel:
+        return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def _vector_member(config: EnvConfig, seed: int) -> gymnasium.Env:
+    return InfoAtEnd(make_single(config, seed))

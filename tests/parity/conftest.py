@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from agent.actor_critic import actor_critic_loss, burn_in, imagine
+from agent.agent import Agent
+from agent.nets.heads import greedy
+from agent.segment import Segment
+
+from .published import our_config, our_state_dict
+
+DATA = Path(__file__).parent / "data"
+
+
+def formula_weights(layout: dict) -> dict[str, torch.Tensor]:
+    """The weights by formula of the parity data, for the names, shapes and dtypes of a published state dict."""
+    weights = {}
+    for name, (shape, dtype) in layout.items():
+        if dtype != "float32":
+            weights[name] = torch.zeros(shape, dtype=getattr(torch, dtype))
+            continue
+        generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        t = (0.05 * generator.standard_normal(shape)).astype(np.float32)
+        if name.endswith("codebook"):
+            t /= np.linalg.norm(t, axis=1, keepdims=True)
+        if name.endswith("codewords_freqs"):
+            t[:] = 1 / len(t)
+        if name.endswith(".weight") and t.ndim == 1:
+            t = 1 + t
+        weights[name] = torch.from_numpy(np.asarray(t))
+    return weights
+
+
+def build_agent(description: dict) -> Agent:
+    """The agent of a description (tiny.json, official_*.json), with the weights of the formula."""
+    agent = Agent(
+        our_config(description["params"]),
+        num_actions=description["num_actions"],
+        image_size=description["params"]["tokenizer"]["image_size"],
+    )
+    agent.load_state_dict(our_state_dict(formula_weights(description["state_dict"])))
+    return agent.eval()
+
+
+@pytest.fixture(scope="session")
+def published() -> dict[str, torch.Tensor]:
+    """The published arrays by name."""
+    with np.load(DATA / "tiny.npz") as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict:
+    return json.loads((DATA / "tiny.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def ours(published, tiny) -> SimpleNamespace:
+    """What our code computes on the same inputs with the same weights."""
+    agent = build_agent(tiny)
+    ends = published["in/ends"].bool()
+    segment = Segment(
+        frames=published["in/observations"],
+        actions=published["in/actions"],
+        rewards=published["in/rewards"],
+        terminated=ends,
+        truncated=torch.zeros_like(ends),
+        mask=published["in/mask_padding"],
+        batch_size=list(ends.shape),
+    )
+    batch, steps = ends.shape
+    tokenizer, dynamics = agent.tokenizer, agent.dynamics
+    frames, actions, next_frames = segment.frames[:, :-1], segment.actions[:, :-1], segment.frames[:, 1:]
+    with torch.no_grad():
+        z = tokenizer.encode_map(frames.flatten(0, 1), actions.flatten(), next_frames.flatten(0, 1))
+        quantized = tokenizer.quantizer(tokenizer.to_code(tokenizer.map_to_cells(z)))
+        tokens = quantized.tokens.unflatten(0, (batch, steps - 1))
+        full_tokens = torch.nn.functional.pad(tokens, (0, 0, 0, 1))
+        dynamics_output = dynamics(segment.frames, segment.actions, full_tokens)
+        config = agent.config.actor_critic
+        start = segment[:, : int(published["imagine/burn_in"])]
+        state, target_state = burn_in(agent.policy, start), burn_in(agent.target_policy, start)
+        trajectory = imagine(agent.world, agent.policy, start, state, config.horizon, greedy)
+        output, _ = agent.policy(trajectory.frames[:, :-1], state)
+        target_output, _ = agent.target_policy(trajectory.frames, target_state)
+        target_values = agent.policy.value_code.value(target_output.value)
+        trained = build_agent(tiny).tokenizer.train()
+        trained.loss(segment)
+        return SimpleNamespace(
+            agent=agent,
+            segment=segment,
+            z=z.unflatten(0, (batch, steps - 1)),
+            tokens=tokens,
+            q=tokenizer.from_code(quantized.vectors).unflatten(0, (batch, steps - 1)),
+            embedded=tokenizer.embed(tokens.flatten(0, 1)).unflatten(0, (batch, steps - 1)),
+            reconstruction=tokenizer.decode(
+                frames.flatten(0, 1), actions.flatten(), tokens.flatten(0, 1)
+            ).unflatten(0, (batch, steps - 1)),
+            tokenizer_loss=tokenizer.loss(segment),
+            quantizer_after=trained.quantizer,
+            frame_embedding=dynamics.embed_frames(segment.frames),
+            dynamics=dynamics_output,
+            dynamics_loss=dynamics.loss(segment, tokens),
+            trajectory=trajectory,
+            output=output,
+            target_output=target_output,
+            target_values=target_values,
+            actor_critic_loss=actor_critic_loss(agent.policy, output, target_values, trajectory, config),
+        )

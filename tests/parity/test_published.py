@@ -1,0 +1,55 @@
+"""The table of names is complete for the published checkpoints: every tensor, every shape, nothing left over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from agent.agent import Agent
+
+from .conftest import DATA
+from .published import STRUCTURE, our_config, our_state_dict
+
+CONFIGURATIONS = ["tiny", "official_crafter_checkpoint", "official_atari_checkpoint"]
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_every_tensor_has_its_counterpart(name):
+    description = json.loads((DATA / f"{name}.json").read_text())
+    with torch.device("meta"):
+        layout = {k: torch.empty(s, dtype=getattr(torch, d)) for k, (s, d) in description["state_dict"].items()}
+        agent = Agent(
+            our_config(description["params"]),
+            description["num_actions"],
+            description["params"]["tokenizer"]["image_size"],
+        )
+        converted = our_state_dict(layout)
+    ours = agent.state_dict()
+    assert set(converted) == set(ours)
+    assert {k: (v.shape, v.dtype) for k, v in converted.items()} == {k: (v.shape, v.dtype) for k, v in ours.items()}
+    # Nothing but structure is dropped: what goes in comes out, element for element.
+    structure = sum(v.numel() for k, v in layout.items() if STRUCTURE.fullmatch(k))
+    assert sum(v.numel() for v in layout.values()) - structure == sum(v.numel() for v in converted.values())
+    agent.load_state_dict(converted, assign=True)
+
+
+def test_parameter_counts_of_the_paper():
+    description = json.loads((DATA / "official_crafter_checkpoint.json").read_text())
+    with torch.device("meta"):
+        counts = Agent(our_config(description["params"]), 17, 64).num_parameters()
+    assert {k: round(v / 1e6, 2) for k, v in counts.items()} == {
+        "tokenizer": 5.41,
+        "dynamics": 11.95,
+        "policy": 7.49,
+    }
+
+
+def test_an_unknown_tensor_is_not_swallowed():
+    description = json.loads((DATA / "tiny.json").read_text())
+    layout = {k: torch.empty(s, dtype=getattr(torch, d)) for k, (s, d) in description["state_dict"].items()}
+    layout["world_model.something_else.weight"] = torch.empty(3)
+    agent = Agent(our_config(description["params"]), description["num_actions"], 16)
+    with pytest.raises(RuntimeError, match="something_else"):
+        agent.load_state_dict(our_state_dict(layout))
