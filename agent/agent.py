@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from agent.actor_critic import ActorCriticConfig
+from agent.actor_critic import ActorCriticConfig, policy_loss, update_target
 from agent.nets.heads import Select, gumbel_max
 from agent.policies.cnn_lstm import CnnLstmPolicy, CnnLstmPolicyConfig
+from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizer, DeltaTokenizerConfig
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, DeltaWorld
 from envs.errors import BadInput
@@ -62,6 +63,25 @@ class Agent(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.policy.actor.weight.device
+
+    def tokenizer_loss(self, segment: Segment) -> dict[str, Tensor]:
+        """What the tokenizer learns from a segment [B, T]."""
+        return self.tokenizer.loss(segment)
+
+    def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
+        """What the dynamics learns from a segment [B, T]."""
+        frames, next_frames = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
+        with torch.no_grad():
+            tokens = self.tokenizer.encode(frames, segment.actions[:, :-1].flatten(), next_frames)
+        return self.dynamics.loss(segment, tokens.unflatten(0, (segment.frames.shape[0], -1)))
+
+    def policy_loss(self, segment: Segment) -> dict[str, Tensor]:
+        """What actor and critic learn from imagination that starts at the end of a segment [B, burn-in]."""
+        return policy_loss(self.policy, self.target_policy, self.world, segment, self.config.actor_critic)
+
+    def update_target(self) -> None:
+        """Moves the target network a step towards the policy."""
+        update_target(self.target_policy, self.policy, self.config.actor_critic.target_decay)
 
     @torch.no_grad()
     def act(self, frames: Tensor, state: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@
                                  manifest.json        size and SHA-256 of every file, and of itself
     run/replay/steps_<first>_<last>_<digest>.safetensors   rows of the replay
 
-Rows of the replay are written once and shared by all checkpoints that need them, so saving costs
-the new rows only. The name of such a file holds the start of its SHA-256: a run that is resumed
-from an older checkpoint writes beside the rows that it abandons, never over them.
+Rows of the replay are written once and shared by all checkpoints: saving costs the new rows only.
+The name of such a file holds the start of its SHA-256, so a run that is resumed from an older
+checkpoint writes beside the rows that it abandons, never over them.
 
 Nothing here runs code from a file: safetensors and JSON, no pickle. One process saves to a run.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import platform
 import random
@@ -88,12 +89,11 @@ def save(
     chunks:  all rows of the replay to be restored with it, from `append_rows` and `Checkpoint.chunks`
     keep:    how many checkpoints remain, this one included, besides that of epoch `best`
 
-    Checkpoints of later epochs are removed: they belong to a future that was abandoned when the
-    run was resumed from an older one. A crash anywhere leaves the old or the new checkpoint whole;
-    what it leaves behind besides is removed by the next save.
+    Checkpoints of later epochs are removed: a run resumed from an older one abandoned them. A crash
+    anywhere leaves the old or the new checkpoint whole; the next save clears up what else it leaves.
     """
     if keep < 1 or not all(_FILE.fullmatch(f"{name}.safetensors") for name in tensors):
-        raise ValueError(f"keep is {keep}, give 1 or more; entries are {list(tensors)}, name them in a-z, 0-9 and _.")
+        raise ValueError(f"keep={keep} must be at least 1, and the names {list(tensors)} in a-z, 0-9 and _.")
     chunks = tuple(chunks)
     for chunk in chunks:
         _check_file(run, chunk)
@@ -132,14 +132,10 @@ def save(
 
 
 def append_rows(run: Path, first: int, last: int, tensors: Mapping[str, Tensor]) -> ChunkRecord:
-    """Write the replay's rows of vector steps first <= step < last; the next `save` must be given the record.
-
-    A file that no checkpoint refers to is removed by `save`.
-    """
-    data = _serialise(tensors)
+    """Write rows of vector steps first <= step < last; `save` keeps them if it is given the record."""
     home = run / "replay"
     home.mkdir(parents=True, exist_ok=True)
-    written = _write(home, f".writing-{first}", data)
+    written = _write(home, f".writing-{first}", _serialise(tensors))
     path = f"replay/steps_{first:09d}_{last:09d}_{written.sha256[:16]}.safetensors"
     os.replace(home / written.path, run / path)
     _sync_folders(home, run)
@@ -187,13 +183,11 @@ def _remove_leftovers(run: Path) -> None:
 
 def _remove_old(run: Path, epoch: int, keep: int, best: int | None) -> None:
     folders = _folders(run)
-    past = sorted(e for e in folders if e <= epoch)
-    kept = {*past[-keep:], best}
+    kept = {*sorted(e for e in folders if e <= epoch)[-keep:], best}
     for e, folder in folders.items():
         if e not in kept:
-            # Renamed first: a folder half deleted must not look like a checkpoint.
             deleted = folder.with_name(f".deleted-{folder.name}")
-            os.replace(folder, deleted)
+            os.replace(folder, deleted)  # first: a folder half deleted must not look like a checkpoint
             shutil.rmtree(deleted)
     needed = set()
     for folder in _folders(run).values():
@@ -208,33 +202,28 @@ def _remove_old(run: Path, epoch: int, keep: int, best: int | None) -> None:
 
 def newest(run: Path) -> Path | None:
     """The folder of the run's latest checkpoint, None if there is none yet."""
-    folders = _folders(run)
-    return folders[max(folders)] if folders else None
+    return max(_folders(run).items(), default=(-1, None))[1]
 
 
 def load(path: Path, only: Collection[str] | None = None) -> Checkpoint:
     """Read and verify a checkpoint: a run's newest if `path` is a run, else the one in folder `path`.
 
-    only: read just these entries of `tensors` and the state. That is what evaluation wants: no
-          optimizers, and the replay may be missing. None reads all, and checks that every file of
-          replay rows is there; `read_rows` verifies their content when it reads them.
+    only: these entries of `tensors` and the state, for evaluation: the replay may be missing. None:
+          all, and every file of replay rows must be there; `read_rows` verifies what it reads.
     Raises BadInput, naming the file, if anything is missing, foreign, changed, cut short or newer.
     """
     folder = _find(Path(path))
-    run = folder.parent.parent
     epoch, files, chunks = _read_manifest(folder)
     entries = [name.removesuffix(".safetensors") for name in files if name != "state.json"]
     if missing := set(only or ()) - set(entries):
         raise BadInput(f"{folder} holds {entries} but not {sorted(missing)}; give another agent's checkpoint.")
-    if "state.json" not in files:
-        raise _damaged(folder / "manifest.json", "does not name state.json")
     if only is not None:
         entries, chunks = [name for name in entries if name in only], ()
     for record in chunks:
-        _check_file(run, record)
+        _check_file(folder.parent.parent, record)
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
     state = _parse(folder / "state.json", _read(folder, files["state.json"]))
-    return Checkpoint(folder, run, epoch, tensors, state, chunks)
+    return Checkpoint(folder, folder.parent.parent, epoch, tensors, state, chunks)
 
 
 def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
@@ -256,10 +245,8 @@ def _find(path: Path) -> Path:
         return path
     folder = newest(path)
     if folder is None:
-        raise BadInput(
-            f"{path} holds no checkpoint: give a run folder (with checkpoints/epoch_... in it) "
-            f"or one checkpoint's folder (with manifest.json in it)."
-        )
+        accepted = "a run's folder (it holds checkpoints/epoch_...) or a checkpoint's (it holds manifest.json)"
+        raise BadInput(f"{path} holds no checkpoint; give {accepted}.")
     if not folder.resolve().is_relative_to(path):
         raise _damaged(folder, f"is a link that leads out of {path}")
     return folder.resolve()
@@ -269,23 +256,22 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, FileRecord], tuple[Chun
     """(epoch, file name -> record, records of the replay's rows) of the checkpoint in `folder`."""
     path, raw = folder / "manifest.json", _read(folder, _MANIFEST)
     content = _parse(path, raw)
-    if content.get("format") != FORMAT:
-        raise _damaged(path, f"does not describe a {FORMAT}")
     theirs, digest = content.get("format_version"), content.pop("digest", None)
-    if type(theirs) is int and theirs > FORMAT_VERSION:
-        raise BadInput(
-            f"{path} has format version {theirs} and this version of deltadream reads up to "
-            f"{FORMAT_VERSION}; upgrade deltadream, or give a checkpoint that this version wrote."
-        )
+    if content.get("format") != FORMAT or type(theirs) is not int or theirs < 1:
+        raise _damaged(path, f"does not describe a {FORMAT}")
+    if theirs > FORMAT_VERSION:
+        known = f"this deltadream reads up to {FORMAT_VERSION}"
+        raise BadInput(f"{path} has format version {theirs} and {known}; upgrade it, or give an older checkpoint.")
     try:
-        if hashlib.sha256(_canonical(content)).hexdigest() != digest or raw != _canonical({**content, "digest": digest}):
+        signed = _canonical({**content, "digest": digest})
+        if hashlib.sha256(_canonical(content)).hexdigest() != digest or raw != signed:
             raise _damaged(path, "was changed after it was written")
         files = {fields["path"]: FileRecord(**fields) for fields in content["files"]}
         chunks = tuple(ChunkRecord(**fields) for fields in content["chunks"])
         for record in (*files.values(), *chunks):
             if not (_CHUNK if isinstance(record, ChunkRecord) else _FILE).fullmatch(record.path):
                 raise _damaged(path, f"names the file {record.path!r}, which no checkpoint may hold")
-        return int(content["epoch"]), files, chunks
+        return operator.index(content["epoch"]), {"state.json": files["state.json"], **files}, chunks
     except (KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, "is not a manifest of this format") from error
 
@@ -341,10 +327,7 @@ def _damaged(path: Path, what: str) -> BadInput:
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of Python's, NumPy's global and torch's generators (CPU and every CUDA device).
-
-    Returns (tensors, what JSON can hold), to be saved as an entry of `tensors` and a part of `state`.
-    """
+    """Python's, NumPy's global and torch's generators, CPU and every CUDA device: (tensors, JSON-able rest)."""
     algorithm, words, *rest = np.random.get_state()
     cuda = {f"cuda_{i}": generator for i, generator in enumerate(torch.cuda.get_rng_state_all())}
     state = {"python": random.getstate(), "numpy": [algorithm, words.tolist(), *rest]}

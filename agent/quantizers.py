@@ -84,7 +84,7 @@ class CosineQuantizer(nn.Module):
     def _move(self, z: Tensor, tokens: Tensor) -> None:
         """z: [N, dim] unit vectors, tokens: [N] their codes. No branch on data, so it can be captured."""
         c = self.config
-        assigned = F.one_hot(tokens, c.size).to(z.dtype)  # [N, size]
+        assigned = (tokens[:, None] == torch.arange(c.size, device=z.device)).to(z.dtype)  # [N, size]
         self.usage.lerp_(assigned.mean(dim=0), 1 - c.usage_decay)
         # A code that nobody chose has the zero vector as its mean: it shrinks, and normalising undoes that.
         mean = F.normalize(assigned.T @ z, dim=-1)

@@ -9,7 +9,6 @@ running episode: its newest row, whose next frame is still to come, counts as th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +33,7 @@ FrameShape = tuple[int, int, int]  # (3, H, W)
 @dataclass
 class ReplayConfig:
     """capacity: rows (environment steps) held, over all environments; storage: memory or memmap;
-    alpha: exponent of the draw (1 / (1 + times drawn))^alpha, Δ-IRIS: 5 for Crafter, 1 for Atari.
-    """
+    alpha: exponent of the draw (1 / (1 + times drawn))^alpha, 5 for Crafter, 1 for Atari."""
 
     capacity: int
     storage: str = "memory"
@@ -77,8 +75,7 @@ class EpisodeTable:
 
     def drawn(self, component: str) -> NDArray:
         """How often `component` drew each episode [E]; the array to count in."""
-        zeros = np.zeros_like(self.columns["env"])
-        return self.columns.setdefault(f"drawn/{component}", zeros)
+        return self.columns.setdefault(f"drawn/{component}", np.zeros_like(self.columns["env"]))
 
     def add(self, terminated: NDArray, truncated: NDArray, is_step: NDArray) -> None:
         """Enter one vector step; all arguments [N] bool. ValueError if `is_step` doesn't follow."""
@@ -101,8 +98,7 @@ class EpisodeTable:
         self.vector_steps += 1
 
     def _begin(self, envs: NDArray) -> None:
-        """Open an episode in each of `envs`. Forgets the episodes that are gone, so that the table
-        never outgrows the ring."""
+        """Open an episode in each of `envs`; forget those that are gone: the table stays small."""
         keep = (self.usable()[1] > 0) | ~self.columns["closed"]
         new = {"env": envs, "start": self.vector_steps, "stop": self.vector_steps}
         for name, column in self.columns.items():
@@ -125,21 +121,23 @@ class EpisodeSampler(Sampler):
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
         """batch_size: rows, a multiple of the window's length L, as in torchrl's SliceSampler.
-
         Returns rows [B * L] int64 and info of [B * L] bool: mask, terminated, truncated (as in
         Segment) and shown (False on padding, whose row is an arbitrary one of the episode).
         """
-        component, length, anchor, count = self.window
-        table = self.table
+        (component, length, anchor, count), table = self.window, self.table
         first, steps = table.usable()
         drawn = table.drawn(component)
-        episode = self._draw(np.flatnonzero(steps > 0), drawn, batch_size // length)
+        candidates = np.flatnonzero(steps > 0)
+        log_weight = -self.alpha * np.log1p(drawn[candidates])
+        weight = np.exp(log_weight - log_weight.max())  # the largest is 1, however large the counts
+        batch = batch_size // length
+        episode = candidates[self.rng.choice(len(weight), batch, p=weight / weight.sum())]
         if count:
             np.add.at(drawn, episode, 1)  # an episode drawn twice counts twice
 
         n = steps[episode]
         step = self.rng.integers(n)
-        offset = self.rng.integers(length, size=len(n))
+        offset = self.rng.integers(length, size=batch)
         start = step - offset if anchor == "around" else np.minimum(n, step + 1 + offset) - length
         slot = start[:, None] + np.arange(length)  # 0: first step, n: last observation
         first, n, env = first[episode, None], n[:, None], table.columns["env"][episode, None]
@@ -155,12 +153,6 @@ class EpisodeSampler(Sampler):
         }
         info = {name: torch.from_numpy(value.ravel()) for name, value in info.items()}
         return torch.from_numpy(rows.ravel()), info
-
-    def _draw(self, candidates: NDArray, drawn: NDArray, size: int) -> NDArray:
-        """[size] of candidates, with replacement, probability ∝ (1 / (1 + times drawn))^alpha."""
-        log_weight = -self.alpha * np.log1p(drawn[candidates])
-        weight = np.exp(log_weight - log_weight.max())  # the largest is 1, however large the counts
-        return candidates[self.rng.choice(len(weight), size, p=weight / weight.sum())]
 
     def state_dict(self) -> dict[str, Any]:
         return self.rng.bit_generator.state
@@ -180,7 +172,7 @@ class EpisodeSampler(Sampler):
 class Replay:
     """The newest `capacity` rows of `num_envs` environments, sampled as segments.
 
-    scratch_dir: an existing folder with room for the rows; only memmap needs one.
+    scratch_dir: where memmap keeps its rows, an existing folder; None: the system's temporary one.
     BadInput if the rows don't fit the memory or the disk.
     """
 
@@ -225,22 +217,20 @@ class Replay:
         """BadInput if the rows don't fit what is free now, or are too few to hold a step."""
         if config.capacity < 2 * num_envs:
             raise BadInput(
-                f"replay.capacity={config.capacity} is too small for {num_envs} environments; "
-                f"give at least {2 * num_envs}."
+                f"replay.capacity={config.capacity} holds no step; give {2 * num_envs} or more."
             )
         if config.storage == "memory":
             free, place = psutil.virtual_memory().available, "memory"
             remedy = "lower replay.capacity or set replay.storage=memmap"
-        elif scratch_dir is None:
-            raise ValueError("replay.storage=memmap needs a scratch_dir.")
         else:
-            free, place = psutil.disk_usage(str(scratch_dir)).free, f"disk in {scratch_dir}"
+            folder = str(scratch_dir or tempfile.gettempdir())
+            free, place = psutil.disk_usage(folder).free, f"disk in {folder}"
             remedy = "lower replay.capacity or free some space"
         needed = cls.bytes_needed(config, num_envs, frame_shape)
         if needed > free:
             raise BadInput(
-                f"replay.capacity={config.capacity} needs {needed / 1e9:.2f} GB of {place}, but at "
-                f"most {free / 1e9:.2f} GB are free; {remedy}."
+                f"replay.capacity={config.capacity} needs {needed / 1e9:.2f} GB of {place}, and "
+                f"only {free / 1e9:.2f} GB are free; {remedy}."
             )
 
     def add(
@@ -256,9 +246,7 @@ class Replay:
         frames = torch.as_tensor(frames)
         expected = (self.num_envs, *self.frame_shape)
         if frames.shape != expected or frames.dtype != torch.uint8:
-            raise ValueError(
-                f"frames are {tuple(frames.shape)} {frames.dtype}; give {expected} torch.uint8."
-            )
+            raise ValueError(f"frames are {frames.shape} {frames.dtype}; give {expected} uint8.")
         is_step = np.asarray(is_step, bool)
         self.table.add(np.asarray(terminated, bool), np.asarray(truncated, bool), is_step)
         self._write(frames[None], torch.as_tensor(actions)[None], torch.as_tensor(rewards)[None])
@@ -289,7 +277,6 @@ class Replay:
 
         "around": from t - U{0..L-1}; may overlap both ends of the episode.
         "before": up to t + U{0..L-1}, at most the final step; may overlap only the start.
-
         The probabilities are those at the batch's start; count=False leaves them as they are.
         """
         if anchor not in ("around", "before"):
@@ -300,7 +287,7 @@ class Replay:
             raise RuntimeError("The replay holds no step whose next frame is known; add rows.")
         self.sampler.window = (component, length, anchor, count)
         rows, info = self.buffer.sample(batch_size * length, return_info=True)
-        rows["frames"].index_fill_(0, (~info["shown"]).nonzero().squeeze(1), 0)
+        rows["frames"] *= info["shown"][:, None, None, None]
         return Segment(
             frames=rows["frames"],
             actions=rows["actions"].masked_fill(~info["mask"], 0),
@@ -312,26 +299,24 @@ class Replay:
         ).reshape(batch_size, length)
 
     def cut_running(self) -> None:
-        """End all running episodes as truncated (the environments could not be restored): their
-        newest rows become last observations, and the next rows begin new episodes."""
+        """End the running episodes as truncated, where environments could not be restored: their
+        newest rows become last observations; the next rows begin new episodes."""
         columns = self.table.columns
-        running = ~columns["closed"]
-        columns["terminated"][running] = False  # it could only be the newest row's flag
-        columns["truncated"][running] = True
-        columns["closed"][running] = True
+        columns["terminated"] &= columns["closed"]  # running: it could only be the newest row's
+        columns["truncated"] |= ~columns["closed"]
+        columns["closed"][:] = True
 
     def rows(self, first: int, stop: int) -> dict[str, Tensor]:
         """frames, actions, rewards [n, N, ...] of those of the vector steps [first, stop) that are
         held, i.e. that lie in [table.oldest, table.vector_steps). What was added never changes."""
-        first, stop = max(first, self.table.oldest), min(stop, self.table.vector_steps)
+        first, stop = max(first, self.table.oldest), min(stop, self._written)
         steps = torch.arange(first, max(first, stop))[:, None] % self.table.ring_steps
         rows = steps * self.num_envs + torch.arange(self.num_envs)
         return dict(self.buffer.storage.get(rows).items())
 
-    def load_rows(self, first: int, rows: Mapping[str, Tensor]) -> None:
-        """Bring back, after `load_state_dict`, what `rows` gave from vector step `first` on; chunk
-        after chunk, from the oldest. They may overlap and reach back further than what is held.
-        ValueError if a step is left out."""
+    def load_rows(self, first: int, rows: dict[str, Tensor]) -> None:
+        """After `load_state_dict`: bring back what `rows` gave from vector step `first` on, chunk
+        by chunk in order; what is older or already here is skipped. ValueError if a step is not."""
         skip = self._written - first
         if skip < 0:
             raise ValueError(f"Rows begin at vector step {first}; bring {self._written} first.")
@@ -349,19 +334,17 @@ class Replay:
             "rng": self.sampler.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; then `load_rows`. BadInput if the capacity was another."""
         ring = [self.table.ring_steps, self.num_envs]
         if list(state["ring"]) != ring:
             raise BadInput(
-                f"The saved replay holds {state['ring'][0]} rows of each of {state['ring'][1]} "
-                f"environments, this one {ring[0]} of {ring[1]}; keep both settings to resume."
+                f"The saved replay holds {state['ring']} rows (vector steps, environments), this "
+                f"one {ring}; resume with the capacity and the environments it was saved with."
             )
         self.table.vector_steps = int(state["vector_steps"])
         self.table.columns = {name: np.array(v) for name, v in state["episodes"].items()}
         self.steps_added = int(state["steps_added"])
         self.sampler.load_state_dict(state["rng"])
         self._written = self.table.oldest
-        self.buffer.writer.load_state_dict(
-            {"_cursor": self._written * self.num_envs % (ring[0] * ring[1])}
-        )
+        self.buffer.writer.load_state_dict({"_cursor": self._written % ring[0] * self.num_envs})

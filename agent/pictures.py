@@ -1,0 +1,180 @@
+"""Pictures and videos from frames: film strips, reality beside the dream, MP4 and GIF.
+
+Frames are NumPy arrays [T, H, W, 3] uint8 in 0..255, T images from first to last. Nothing here
+knows of models. Enlarging repeats pixels, so that what is shown is what the agent sees.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from envs.errors import BadInput
+
+BACKGROUND = (22, 24, 29)
+BRIGHT = (236, 238, 242)
+DIM = (140, 146, 158)
+EMPTY_CELL = (36, 39, 46)
+
+GAP = 3  # between the frames of a strip, in pixels of the picture
+MARGIN = 10  # around everything
+CAPTION = 22  # height of a line of text above a frame
+CELL = 24  # height of a cell that shows a token
+CELL_WIDTH = 34  # the least that holds four digits
+
+
+def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> np.ndarray:
+    """Rows of frames under one another, each with its label at the left.
+
+    rows:   arrays [T, H, W, 3] uint8; T may differ between rows, H and W may not
+    scale:  every pixel of a frame becomes scale x scale pixels
+    Returns [h, w, 3] uint8.
+    """
+    rows = [_checked(row) for row in rows]
+    height, width = rows[0].shape[1:3]
+    if len(labels) != len(rows) or any(row.shape[1:3] != (height, width) for row in rows):
+        raise ValueError(f"{len(labels)} labels for rows of shapes {[row.shape for row in rows]}: give one label a row, and one frame size.")
+    height, width = height * scale, width * scale
+    font = _font(13)
+    left = MARGIN + max((round(font.getlength(label)) for label in labels), default=0)
+    left += MARGIN if any(labels) else 0
+    columns = max(len(row) for row in rows)
+    canvas = _canvas(left + columns * (width + GAP) - GAP + MARGIN, 2 * MARGIN + len(rows) * (height + GAP) - GAP)
+    draw = ImageDraw.Draw(canvas)
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        top = MARGIN + i * (height + GAP)
+        draw.text((left - MARGIN, top + height // 2), label, BRIGHT, font, anchor="rm")
+        for t, frame in enumerate(row):
+            canvas.paste(_enlarged(frame, scale), (left + t * (width + GAP), top))
+    return np.asarray(canvas)
+
+
+def side_by_side(
+    top: np.ndarray, bottom: np.ndarray, captions: tuple[str, str] = ("reality", "dream"),
+    tokens: np.ndarray | None = None, scale: int = 4,
+) -> np.ndarray:
+    """Two films of the same length, one above the other, and what the tokens between them were.
+
+    top, bottom: [T, H, W, 3] uint8, the same shape
+    captions:    what to write above each; the number of the step stands at the right
+    tokens:      [T, K] integers, drawn with frame t: those that led to it; negative where none did,
+                 as before a first frame. The same token has the same colour everywhere.
+    Returns [T, h, w, 3] uint8, h and w even.
+    """
+    top, bottom = _checked(top), _checked(bottom)
+    if top.shape != bottom.shape or (tokens is not None and len(tokens) != len(top)):
+        shape = None if tokens is None else np.shape(tokens)
+        raise ValueError(f"top {top.shape}, bottom {bottom.shape} and tokens {shape} are not of the same length and size.")
+    _, height, width, _ = top.shape
+    height, width = height * scale, width * scale
+    lines = [] if tokens is None else _lines(np.shape(tokens)[1], width)
+    band = len(lines) * (CELL + GAP) + MARGIN - GAP if lines else 0
+    second = CAPTION + MARGIN // 2 + height + MARGIN + band
+    total = second + CAPTION + height + MARGIN
+    font, digits = _font(14), _font(12)
+    frames = []
+    for t in range(len(top)):
+        canvas = _canvas(width + 2 * MARGIN + width % 2, total + total % 2)
+        draw = ImageDraw.Draw(canvas)
+        for y, caption, film in ((MARGIN // 2, captions[0], top), (second, captions[1], bottom)):
+            draw.text((MARGIN, y + CAPTION // 2), caption, BRIGHT, font, anchor="lm")
+            canvas.paste(_enlarged(film[t], scale), (MARGIN, y + CAPTION))
+        draw.text((MARGIN + width, MARGIN // 2 + CAPTION // 2), f"step {t}", DIM, font, anchor="rm")
+        for i, line in enumerate(lines):
+            y = MARGIN // 2 + CAPTION + height + MARGIN + i * (CELL + GAP)
+            for token, x, w in zip(tokens[t, line], *_cells(len(line), width), strict=True):
+                _draw_token(draw, int(token), (MARGIN + x, y, MARGIN + x + w - 1, y + CELL - 1), digits)
+        frames.append(np.asarray(canvas))
+    return np.stack(frames)
+
+
+def token_colour(token: int) -> tuple[int, int, int]:
+    """A colour for a token's index; neighbours differ, for being neighbours means nothing in a codebook."""
+    hue = token * 0.6180339887498949 % 1  # the golden ratio spreads any run of indices over the circle
+    lightness = 0.42 + 0.16 * (token * 0.7548776662466927 % 1)
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.55)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float = 15) -> None:
+    """Write frames [T, H, W, 3] uint8 as .mp4 (H.264, plays in every browser) or .gif (loops for ever).
+
+    An MP4 needs even sizes: an odd one gets its last row or column twice. A GIF shows a frame for a
+    multiple of 10 ms, and equal frames in a row become one that stays longer.
+    """
+    path, frames = Path(path), _checked(frames)
+    if path.suffix not in (".mp4", ".gif"):
+        raise BadInput(f"{path} does not end in .mp4 or .gif; choose one of these two formats by the file's name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        path.write_bytes(gif(frames, fps))
+        return
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    # faststart puts the index first, so that a browser plays while it loads
+    with imageio.get_writer(
+        path, format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p", quality=8,
+        macro_block_size=1, output_params=["-movflags", "+faststart"],
+    ) as writer:
+        for frame in frames:
+            writer.append_data(frame)
+
+
+def gif(frames: np.ndarray, fps: float) -> bytes:
+    """The bytes of a looping GIF of frames [T, H, W, 3] uint8, all in one palette of 256 colours."""
+    frames = _checked(frames)
+    # One palette for all frames, from up to 24 of them: colours that change with each frame flicker.
+    chosen = frames[np.linspace(0, len(frames) - 1, min(24, len(frames))).round().astype(int)]
+    palette = Image.fromarray(chosen.reshape(-1, *chosen.shape[2:])).quantize(256, Image.Quantize.MEDIANCUT)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    duration = max(20, round(100 / fps) * 10)  # below 20 ms browsers fall back to 100
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+    return buffer.getvalue()
+
+
+def _checked(frames: np.ndarray) -> np.ndarray:
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
+        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; give uint8 [T, H, W, 3] with T of at least 1.")
+    return frames
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _canvas(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), BACKGROUND)
+
+
+def _enlarged(frame: np.ndarray, scale: int) -> Image.Image:
+    return Image.fromarray(frame.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def _lines(number: int, width: int) -> list[np.ndarray]:
+    """The tokens 0..number-1 on as few lines of cells as fit `width` pixels, evenly filled."""
+    per_line = max(1, (width + GAP) // (CELL_WIDTH + GAP))
+    return np.array_split(np.arange(number), -(-number // per_line)) if number else []
+
+
+def _cells(number: int, width: int) -> tuple[list[int], list[int]]:
+    """(left edges, widths) of `number` cells that fill `width` pixels exactly, GAP apart."""
+    edges = np.linspace(0, width + GAP, number + 1).round().astype(int)
+    return edges[:-1].tolist(), (np.diff(edges) - GAP).tolist()
+
+
+def _draw_token(draw: ImageDraw.ImageDraw, token: int, box: tuple[int, int, int, int], font) -> None:
+    if token < 0:
+        draw.rounded_rectangle(box, 4, EMPTY_CELL)
+        return
+    colour = token_colour(token)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140  # luma of ITU-R BT.601
+    draw.rounded_rectangle(box, 4, colour)
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    draw.text(middle, str(token), BACKGROUND if bright else BRIGHT, font, anchor="mm")

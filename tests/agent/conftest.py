@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from agent.actor_critic import ActorCriticConfig
+from agent.agent import Agent, AgentConfig
+from agent.nets.conv import ConvConfig
+from agent.nets.transformer import TransformerConfig
+from agent.policies.cnn_lstm import CnnLstmPolicyConfig
+from agent.quantizers import QuantizerConfig
+from agent.segment import Segment
+from agent.tokenizers.delta import DeltaTokenizerConfig
+from agent.world_models.delta import DeltaDynamicsConfig
+
+ACTIONS, SIZE = 4, 16
+
+
+def small_config() -> AgentConfig:
+    """Every part of the agent, as small as it gets."""
+
+    def conv() -> ConvConfig:
+        return ConvConfig(base=8, mult=[1, 2], down=[1, 1], groups=4)
+
+    return AgentConfig(
+        tokenizer=DeltaTokenizerConfig(
+            conv=conv(), frame_conv=conv(), quantizer=QuantizerConfig(size=16, dim=8), tokens=4, latent=8
+        ),
+        dynamics=DeltaDynamicsConfig(conv=conv(), transformer=TransformerConfig(layers=2, heads=2, width=32), context=8),
+        policy=CnnLstmPolicyConfig(conv=conv(), latent=4, hidden=16),
+        actor_critic=ActorCriticConfig(burn_in=3, horizon=5),
+    )
+
+
+def random_segment(batch: int, steps: int, size: int = SIZE, actions: int = ACTIONS, seed: int = 0) -> Segment:
+    """Noise, with padding before the first and behind the last row's steps; the last row's episode ends."""
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.ones(batch, steps, dtype=torch.bool)
+    mask[0, 0] = False
+    mask[-1, -1] = False
+    terminated = torch.zeros(batch, steps, dtype=torch.bool)
+    terminated[-1, -2] = True
+    return Segment(
+        frames=torch.randint(0, 256, (batch, steps, 3, size, size), generator=g, dtype=torch.uint8),
+        actions=torch.randint(0, actions, (batch, steps), generator=g) * mask,
+        rewards=torch.randint(-1, 2, (batch, steps), generator=g).float() * mask,
+        terminated=terminated,
+        truncated=torch.zeros_like(terminated),
+        mask=mask,
+        batch_size=[batch, steps],
+    )
+
+
+@pytest.fixture
+def agent() -> Agent:
+    torch.manual_seed(0)
+    return Agent(small_config(), ACTIONS, SIZE)

@@ -1,0 +1,120 @@
+"""Updates, and the proof without a GPU that each can be captured as a CUDA graph."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from agent.agent import Agent
+from agent.learner import Averages, Learner, LearnerConfig, NonFinite
+from agent.segment import Segment
+
+from .conftest import ACTIONS, SIZE, random_segment, small_config
+
+PARTS = {"tokenizer": 6, "dynamics": 6, "policy": 3}  # name -> steps of its segments
+
+
+def make_learner(agent: Agent, part: str) -> Learner:
+    before_step = agent.update_target if part == "policy" else None
+    return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), LearnerConfig(), before_step)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_update_finishes_on_the_meta_device(part):
+    """There, whatever reads a value back raises: .item(), .cpu(), bool(tensor), boolean indexing."""
+    with torch.device("meta"):
+        agent = Agent(small_config(), ACTIONS, SIZE).eval()
+    metrics = make_learner(agent, part).update(random_segment(4, PARTS[part]).to("meta"))
+    assert all(value.is_meta for value in metrics.values())
+
+
+def test_the_meta_device_does_raise_on_what_reads_back():
+    with pytest.raises(RuntimeError):
+        torch.ones((), device="meta").item()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_recorded_update_replays_bit_equal(part):
+    """Recorded once, replayed on other inputs without the Python: every tensor that changes changes alike."""
+    torch.manual_seed(0)
+    agent = Agent(small_config(), ACTIONS, SIZE).eval()
+    learner = make_learner(agent, part)
+    learner.update(random_segment(4, PARTS[part], seed=1))  # the optimizer's state now exists
+    twin = copy.deepcopy(SimpleNamespace(agent=agent, learner=learner))
+
+    def update(*tensors):
+        segment = Segment(*tensors, batch_size=list(tensors[1].shape))
+        return learner.update(segment)
+
+    segments = [random_segment(4, PARTS[part], seed=seed) for seed in range(2, 6)]
+    torch.manual_seed(7)
+    recorded = make_fx(update)(*tensors_of(segments[0]))
+    replayed = [recorded(*tensors_of(s)) for s in segments[1:]]
+    torch.manual_seed(7)
+    eager = [twin.learner.update(s) for s in segments][1:]
+
+    for a, b in zip(replayed, eager, strict=True):
+        assert {k: v.item() for k, v in a.items()} == {k: v.item() for k, v in b.items()}
+    ours, theirs = agent.state_dict(), twin.agent.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    ours, theirs = learner.state_dict(), twin.learner.state_dict()
+    assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def tensors_of(segment: Segment) -> list[torch.Tensor]:
+    return [segment.frames, segment.actions, segment.rewards, segment.terminated, segment.truncated, segment.mask]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_update_changes_its_own_network_and_no_other(agent, part):
+    before = copy.deepcopy(agent.state_dict())
+    make_learner(agent.eval(), part).update(random_segment(4, PARTS[part]))
+    changed = {name.split(".")[0] for name, value in agent.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == ({"policy"} if part == "policy" else {part})
+
+
+def test_the_target_moves_before_the_optimizer_steps(agent):
+    """As published: after the first update, which changes the policy, the target still stands where both started."""
+    start = copy.deepcopy(agent.policy.state_dict())
+    learner = make_learner(agent.eval(), "policy")
+    learner.update(random_segment(4, 3))
+    assert all(torch.allclose(v, start[k], atol=1e-7) for k, v in agent.target_policy.state_dict().items())
+    after_one = copy.deepcopy(agent.policy.state_dict())
+    learner.update(random_segment(4, 3))
+    for name, value in agent.target_policy.state_dict().items():
+        torch.testing.assert_close(value, start[name] + 0.005 * (after_one[name] - start[name]), rtol=0, atol=1e-7)
+
+
+def test_only_the_weights_of_linear_layers_decay(agent):
+    learner = make_learner(agent, "dynamics")
+    decayed = {learner.names[p] for p in learner.optimizer.param_groups[0]["params"]}
+    assert "transformer.blocks.0.expand.weight" in decayed
+    assert not {n for n in decayed if "bias" in n or "norm" in n or "embedding" in n or "positions" in n or "conv" in n}
+
+
+def test_the_optimizer_state_round_trips(agent):
+    learner = make_learner(agent.eval(), "tokenizer")
+    learner.update(random_segment(4, 6))
+    twin_agent = copy.deepcopy(agent)
+    twin = make_learner(twin_agent, "tokenizer")
+    twin.load_state_dict({k: v.clone() for k, v in learner.state_dict().items()})
+    for a in (learner, twin):
+        torch.manual_seed(3)
+        a.update(random_segment(4, 6, seed=9))
+    assert all(torch.equal(v, twin_agent.state_dict()[k]) for k, v in agent.state_dict().items())
+
+
+def test_averages_name_what_is_not_finite():
+    averages = Averages()
+    averages.add({"loss": torch.tensor(1.0), "end": torch.tensor(2.0)})
+    averages.add({"loss": torch.tensor(2.0), "end": torch.tensor(float("nan"))})
+    with pytest.raises(NonFinite, match="end is nan"):
+        averages.read()
+    averages = Averages()
+    for value in (1.0, 2.0):
+        averages.add({"loss": torch.tensor(value)})
+    assert averages.read() == {"loss": 1.5}
