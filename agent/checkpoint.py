@@ -36,8 +36,7 @@ from torch import Tensor
 
 from envs.errors import BadInput
 
-FORMAT = "deltadream checkpoint"
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "deltadream checkpoint", 1
 VERSIONS = {"deltadream": version("deltadream"), "torch": torch.__version__, "python": platform.python_version()}
 
 # The only names a manifest may hold: no folder, no "..", nothing absolute.
@@ -212,7 +211,10 @@ def load(path: Path, only: Collection[str] | None = None) -> Checkpoint:
           all, and every file of replay rows must be there; `read_rows` verifies what it reads.
     Raises BadInput, naming the file, if anything is missing, foreign, changed, cut short or newer.
     """
-    folder = _find(Path(path))
+    try:
+        folder = _find(Path(path))
+    except OSError as error:  # no permission, a name too long
+        raise _damaged(path, f"cannot be read ({error})") from error
     epoch, files, chunks = _read_manifest(folder)
     entries = [name.removesuffix(".safetensors") for name in files if name != "state.json"]
     if missing := set(only or ()) - set(entries):
@@ -316,8 +318,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
     data = _read(root, record)
     try:
-        # safetensors itself checks that the header and every tensor lie inside the file.
-        return safetensors.torch.load(data)
+        return safetensors.torch.load(data)  # checks that the header and every tensor lie inside the file
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise _damaged(root / record.path, "is not a safetensors file") from error
 

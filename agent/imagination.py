@@ -67,3 +67,18 @@ def imagine(
         ends=torch.stack([imagined.end for _, _, imagined in steps], dim=1),
         batch_size=[segment.frames.shape[0]],
     )
+
+
+@torch.no_grad()
+def dream(world: DeltaWorld, segment: Segment, burn_in: int, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
+    """The world sees the segment's first `burn_in` frames and then imagines, under the segment's own actions.
+
+    segment: [B, T] without padding -> frames [B, T − burn_in, 3, H, W] uint8 to hold against
+    segment.frames[:, burn_in:], and the tokens [B, T − burn_in, K] that led to them
+    """
+    state = world.start(segment[:, :burn_in])
+    steps = []
+    for t in range(burn_in - 1, segment.frames.shape[1] - 1):
+        imagined, state = world.step(state, segment.actions[:, t], select)
+        steps.append(imagined)
+    return torch.stack([i.frames for i in steps], dim=1), torch.stack([i.tokens for i in steps], dim=1)

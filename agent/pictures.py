@@ -26,7 +26,7 @@ GAP = 3  # between the frames of a strip, in pixels of the picture
 MARGIN = 10  # around everything
 CAPTION = 22  # height of a line of text above a frame
 CELL = 24  # height of a cell that shows a token
-CELL_WIDTH = 34  # the least that holds four digits
+CELL_WIDTH = 29  # the least that holds four digits
 
 
 def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> np.ndarray:
@@ -39,7 +39,8 @@ def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> 
     rows = [_checked(row) for row in rows]
     height, width = rows[0].shape[1:3]
     if len(labels) != len(rows) or any(row.shape[1:3] != (height, width) for row in rows):
-        raise ValueError(f"{len(labels)} labels for rows of shapes {[row.shape for row in rows]}: give one label a row, and one frame size.")
+        shapes = [row.shape for row in rows]
+        raise ValueError(f"{len(labels)} labels for rows of shapes {shapes}: give one a row, and one frame size.")
     height, width = height * scale, width * scale
     font = _font(13)
     left = MARGIN + max((round(font.getlength(label)) for label in labels), default=0)
@@ -70,14 +71,14 @@ def side_by_side(
     top, bottom = _checked(top), _checked(bottom)
     if top.shape != bottom.shape or (tokens is not None and len(tokens) != len(top)):
         shape = None if tokens is None else np.shape(tokens)
-        raise ValueError(f"top {top.shape}, bottom {bottom.shape} and tokens {shape} are not of the same length and size.")
+        raise ValueError(f"top {top.shape}, bottom {bottom.shape} and tokens {shape} differ in length or size.")
     _, height, width, _ = top.shape
     height, width = height * scale, width * scale
     lines = [] if tokens is None else _lines(np.shape(tokens)[1], width)
     band = len(lines) * (CELL + GAP) + MARGIN - GAP if lines else 0
     second = CAPTION + MARGIN // 2 + height + MARGIN + band
     total = second + CAPTION + height + MARGIN
-    font, digits = _font(14), _font(12)
+    font, digits = _font(14), _font(11)
     frames = []
     for t in range(len(top)):
         canvas = _canvas(width + 2 * MARGIN + width % 2, total + total % 2)
@@ -128,9 +129,13 @@ def write_video(path: Path, frames: np.ndarray, fps: float = 15) -> None:
 def gif(frames: np.ndarray, fps: float) -> bytes:
     """The bytes of a looping GIF of frames [T, H, W, 3] uint8, all in one palette of 256 colours."""
     frames = _checked(frames)
-    # One palette for all frames, from up to 24 of them: colours that change with each frame flicker.
+    # One palette for all frames, from up to 24 of them: one for each would flicker. A colour counts by
+    # the square root of its pixels, or a large meadow takes the palette and the player turns grey.
     chosen = frames[np.linspace(0, len(frames) - 1, min(24, len(frames))).round().astype(int)]
-    palette = Image.fromarray(chosen.reshape(-1, *chosen.shape[2:])).quantize(256, Image.Quantize.MEDIANCUT)
+    packed, pixels = np.unique(chosen.reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1]), return_counts=True)
+    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(np.uint8)
+    sample = Image.fromarray(colours.repeat(np.sqrt(pixels).astype(int), axis=0)[None])
+    palette = sample.quantize(256, Image.Quantize.FASTOCTREE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     duration = max(20, round(100 / fps) * 10)  # below 20 ms browsers fall back to 100
@@ -141,7 +146,7 @@ def gif(frames: np.ndarray, fps: float) -> bytes:
 def _checked(frames: np.ndarray) -> np.ndarray:
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
-        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; give uint8 [T, H, W, 3] with T of at least 1.")
+        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; give uint8 [T, H, W, 3], T >= 1.")
     return frames
 
 

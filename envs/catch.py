@@ -60,7 +60,7 @@ class CatchEnv(gymnasium.Env):
         return self._picture(), reward, terminated, False, {}
 
     def render(self) -> np.ndarray | None:
-        """The observation enlarged 8 times, `[256, 256, 3]` uint8, or None without a render mode."""
+        """The observation 8 times as large, `[256, 256, 3]` uint8; None without a render mode."""
         if self.render_mode is None:
             return None
         return self._picture().repeat(8, axis=0).repeat(8, axis=1)

@@ -24,7 +24,7 @@ class CrafterEnv(gymnasium.Env):
     - action: one of 17, in the order of `crafter.constants.actions`;
     - reward: +1 for each step that unlocks achievements not yet unlocked in this episode, and
       ±0.1 for each health point gained or lost;
-    - terminated: the player's health is 0; truncated: the player lives, and `length` steps are over;
+    - terminated: the player's health is 0; truncated: it lives, and `length` steps are over;
     - `info["achievements"]`: how often each of the 22 was achieved in the running episode, by name.
 
     A seed given to `reset` decides everything that follows, in this process or another: the world,

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.errors import BadInput
-from envs.wrappers import InfoAtEnd, SeededEpisodes, check_spaces
+from envs.wrappers import SeededEpisodes, check_spaces
 
 
 @dataclass
@@ -65,20 +65,20 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
 
     After the last step of an episode the next step resets that environment: its action is ignored,
     its reward is 0 and its observation is the next episode's first (`AutoresetMode.NEXT_STEP`).
-    Info is kept at an episode's last step only (`InfoAtEnd`).
 
     In-process and parallel environments give the same observations.
+
+    Infos are Gymnasium's: each entry is an array with a value for each environment, beside a mask
+    `_entry` that says which environments gave one, at an episode's last step too. Crafter's counts
+    so become `infos["achievements"][name]`, int64 `[len(seeds)]`.
 
     Raises:
         BadInput: as `make_single`; or there is no seed.
     """
     if not seeds:
         raise BadInput("No seed was given to make_vector: give one for each environment.")
-    makers = [partial(_vector_member, config, seed) for seed in seeds]
+    makers = [partial(make_single, config, seed) for seed in seeds]
     if config.parallel:
         return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
-
-def _vector_member(config: EnvConfig, seed: int) -> gymnasium.Env:
-    return InfoAtEnd(make_single(config, seed))

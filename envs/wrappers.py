@@ -26,7 +26,9 @@ class SeededEpisodes(gymnasium.Wrapper):
             these actions and returns what is seen after the last of them. This is how a resumed
             run gets its environments back without storing their insides. Wrappers outside of this
             one do not see the replayed steps. Through a vector environment it is set by
-            `set_attr("resume_from", [one value per environment])`. `reset(seed=s)` drops it.
+            `set_attr("resume_from", [one value per environment])`. `reset(seed=s)` drops it. If the
+            last of the actions ends the episode, the next `step` is a reset, as it would have been
+            in a vector environment that resets at the step after the last (NEXT_STEP).
 
     Args:
         env: the environment, without a wrapper of its own that remembers past episodes.
@@ -43,6 +45,7 @@ class SeededEpisodes(gymnasium.Wrapper):
         self.seed = seed
         self.episode = -1
         self.resume_from: tuple[int, list[int]] | None = None
+        self._resumed_at_end = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -55,14 +58,15 @@ class SeededEpisodes(gymnasium.Wrapper):
         if seed is not None:
             self.seed, self.episode, self.resume_from = seed, -1, None
         episode, actions = self.resume_from or (self.episode + 1, [])
-        self.resume_from = None
+        self.resume_from, self._resumed_at_end = None, False
         self.episode = int(episode)
         observation, info = self.env.reset(
             seed=episode_seed(self.seed, self.episode), options=options
         )
         for played, action in enumerate(actions, start=1):
             observation, _, terminated, truncated, info = self.env.step(action)
-            if terminated or truncated:
+            self._resumed_at_end = terminated or truncated
+            if self._resumed_at_end and played < len(actions):
                 raise RuntimeError(
                     f"Episode {self.episode} of seed {self.seed} ended after {played} of the "
                     f"{len(actions)} actions that it was to be resumed with: the environment, its "
@@ -70,23 +74,12 @@ class SeededEpisodes(gymnasium.Wrapper):
                 )
         return observation, info
 
-
-class InfoAtEnd(gymnasium.Wrapper):
-    """Info only at an episode's last step; empty at all others.
-
-    A vector environment sorts every entry of every environment's info into arrays, and a parallel
-    one sends them between processes: with Crafter's 22 counts that is time spent at each step for
-    numbers that are read once an episode.
-    """
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        return self.env.reset(seed=seed, options=options)[0], {}
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, reward, terminated, truncated, info if terminated or truncated else {}
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step of the environment; a reset, whatever the action, after a replay to an episode's end."""
+        if self._resumed_at_end:
+            observation, info = self.reset()
+            return observation, 0.0, False, False, info
+        return self.env.step(action)
 
 
 def check_spaces(env: gymnasium.Env) -> None:

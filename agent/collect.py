@@ -1,0 +1,166 @@
+"""Policy × vector environment -> replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.replay import Replay
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode: its environment's place in the vector, and the info of its last step."""
+
+    env: int
+    total_reward: float
+    length: int
+    info: dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One step of N environments. Where `is_step` is False the environment showed its last frame and was reset.
+
+    frames: [N, 3, H, W] uint8 before the step; the others [N]
+    """
+
+    frames: Tensor
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    is_step: np.ndarray
+
+
+def to_frames(observations: np.ndarray) -> Tensor:
+    """[N, H, W, 3] uint8 -> [N, 3, H, W] uint8."""
+    return torch.from_numpy(np.ascontiguousarray(observations.transpose(0, 3, 1, 2)))
+
+
+class Player:
+    """An agent in a vector environment that resets an environment at the step after its episode's last.
+
+    (Gymnasium's AutoresetMode.NEXT_STEP: one row an environment and step, the last observation included.)
+    """
+
+    def __init__(self, envs: VectorEnv, agent: Agent) -> None:
+        self.envs, self.agent = envs, agent
+        observations, _ = envs.reset()
+        self.frames = to_frames(observations)
+        self.state = agent.policy.initial_state(envs.num_envs)
+        self.done = np.zeros(envs.num_envs, bool)
+        self.total_reward = np.zeros(envs.num_envs)
+        self.actions: list[list[int]] = [[] for _ in range(envs.num_envs)]  # of the running episodes
+
+    def step(self, choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Row, list[Episode]]:
+        """One step of every environment; `choose` takes frames and state to actions and the next state."""
+        actions, self.state = choose(self.frames.to(self.agent.device), self.state)
+        actions = actions.cpu().numpy()
+        observations, rewards, terminated, truncated, info = self.envs.step(actions)
+        row = Row(self.frames, actions, rewards, terminated, truncated, ~self.done)
+        self.frames = to_frames(observations)
+
+        self.total_reward = np.where(self.done, 0.0, self.total_reward + rewards)
+        for env, action in enumerate(actions.tolist()):
+            if self.done[env]:
+                self.actions[env] = []
+            else:
+                self.actions[env].append(action)
+        # The frame that an environment shows now is the first one of its next episode.
+        self.state = self.state * torch.from_numpy(~self.done).to(self.state)[:, None]
+        self.done = terminated | truncated
+        episodes = [
+            Episode(env, float(self.total_reward[env]), len(self.actions[env]), info_of(info, env))
+            for env in np.flatnonzero(self.done).tolist()
+        ]
+        return row, episodes
+
+
+def info_of(info: dict[str, Any], env: int) -> dict[str, Any]:
+    """One environment's part of a vector environment's info: "_key" says who has a "key"."""
+    own = {}
+    for key, value in info.items():
+        if key.startswith("_") or (f"_{key}" in info and not info[f"_{key}"][env]):
+            continue
+        own[key] = info_of(value, env) if isinstance(value, dict) else value[env]
+    return own
+
+
+def achievements_of(episodes: list[Episode]) -> list[dict[str, int]] | None:
+    """Name -> count of each episode; None if the environment has no achievements."""
+    if not episodes or "achievements" not in episodes[0].info:
+        return None
+    return [episode.info["achievements"] for episode in episodes]
+
+
+class Collector:
+    """Plays into the replay."""
+
+    def __init__(self, envs: VectorEnv, agent: Agent, replay: Replay, epsilon: float) -> None:
+        self.player, self.agent, self.replay, self.epsilon = Player(envs, agent), agent, replay, epsilon
+
+    def collect(self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None) -> list[Episode]:
+        """At least `steps` environment steps, by random actions or by the policy with ε-exploration.
+
+        Returns the episodes that ended. No environment waits for another.
+        """
+        choose = self._random if random else self._explore
+        episodes: list[Episode] = []
+        collected = 0
+        while collected < steps:
+            row, ended = self.player.step(choose)
+            self.replay.add(*row)
+            taken = int(row.is_step.sum())
+            collected += taken
+            progress(taken)
+            episodes += ended
+        return episodes
+
+    def _random(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        # The policy has seen nothing when it takes over, as at an episode's start.
+        return torch.randint(self.agent.num_actions, (len(frames),), device=frames.device), state
+
+    def _explore(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        actions, state = self.agent.act(frames, state)
+        at_random, _ = self._random(frames, state)
+        explore = torch.rand(len(frames), device=frames.device) < self.epsilon
+        return torch.where(explore, at_random, actions), state
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, JSON-able rest), enough to bring the environments back to where they stand."""
+        player = self.player
+        tensors = {
+            "frames": player.frames,
+            "state": player.state,
+            "done": torch.from_numpy(player.done),
+            "total_reward": torch.from_numpy(player.total_reward),
+        }
+        episodes = [int(n) for n in player.envs.get_attr("episode")]
+        return tensors, {"episodes": episodes, "actions": player.actions}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> bool:
+        """Bring the environments back by playing the running episodes' actions again (SeededEpisodes).
+
+        Returns False if they do not come out where they stood (an environment that its seed does not
+        decide); then the running episodes are cut in the replay, and new ones begin.
+        """
+        player = self.player
+        player.envs.set_attr("resume_from", list(zip(rest["episodes"], rest["actions"], strict=True)))
+        observations, _ = player.envs.reset()
+        player.frames = to_frames(observations)
+        if not torch.equal(player.frames, tensors["frames"]):
+            self.replay.cut_running()
+            self.player = Player(player.envs, self.agent)
+            return False
+        player.state = tensors["state"].to(self.agent.device)
+        player.done = tensors["done"].numpy().copy()
+        player.total_reward = tensors["total_reward"].numpy().copy()
+        player.actions = [list(actions) for actions in rest["actions"]]
+        return True

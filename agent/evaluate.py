@@ -1,0 +1,127 @@
+"""Episodes -> returns and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.collect import Episode, Player, achievements_of
+from agent.segment import Segment
+from envs.scores import crafter_score, crafter_success_rates
+from envs.vector import EnvConfig, make_vector
+
+
+@dataclass
+class EvaluationConfig:
+    """episodes: how many, with sampled actions
+    num_envs:    played at once; which episodes they are depends on it
+    seed:        of the environments and of the sampled actions
+    """
+
+    episodes: int = 64
+    num_envs: int = 16
+    seed: int = 1000
+
+
+@dataclass
+class Evaluation:
+    """returns, lengths: [episodes], in the order of environment and episode
+    achievements: name -> count of each episode, where the environment is Crafter
+    recording:    the first environment's first episode, a segment [T + 1] with its last observation
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    achievements: list[dict[str, int]] | None
+    recording: Segment
+
+    def summary(self) -> dict[str, float]:
+        """Mean, median and standard error of the returns, mean length; Crafter's score and 22 rates in percent."""
+        n = len(self.returns)
+        summary = {
+            "return_mean": float(self.returns.mean()),
+            "return_median": float(np.median(self.returns)),
+            "return_standard_error": float(self.returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+            "length_mean": float(self.lengths.mean()),
+        }
+        if self.achievements is not None:
+            rates = crafter_success_rates(self.achievements)
+            summary["crafter_score"] = crafter_score(rates)
+            summary |= {f"success_rate/{name}": rate for name, rate in rates.items()}
+        return summary
+
+
+def evaluate(
+    agent: Agent,
+    env: EnvConfig,
+    config: EvaluationConfig,
+    progress: Callable[[int], Any] = lambda n: None,
+    random: bool = False,
+) -> Evaluation:
+    """Plays `config.episodes` episodes, the same ones each time; the random generators outside stay as they are.
+
+    Each environment plays its share in full, so that short episodes are not favoured. `random`: by uniformly
+    random actions, the base line, instead of the agent.
+    """
+    num_envs = min(config.num_envs, config.episodes)
+    share = [len(range(i, config.episodes, num_envs)) for i in range(num_envs)]
+    seeds = np.random.SeedSequence(config.seed).generate_state(num_envs).tolist()
+    envs = make_vector(env, seeds)
+
+    def choose(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if random:
+            return torch.randint(agent.num_actions, (len(frames),), device=frames.device), state
+        return agent.act(frames, state)
+
+    played: list[list[Episode]] = [[] for _ in range(num_envs)]
+    rows = []
+    devices = [agent.device] if agent.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(config.seed)
+            player = Player(envs, agent)
+            while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
+                recording = not played[0]
+                row, ended = player.step(choose)
+                if recording:
+                    rows.append([torch.as_tensor(column[0]) for column in row])
+                for episode in ended:
+                    if len(played[episode.env]) < share[episode.env]:
+                        played[episode.env].append(episode)
+                        progress(1)
+                        if recording and episode.env == 0:
+                            rows.append(last_row(player.frames[0], rows[-1]))
+    finally:
+        envs.close()
+    episodes = [episode for own in played for episode in own]
+    return Evaluation(
+        returns=np.array([episode.total_reward for episode in episodes]),
+        lengths=np.array([episode.length for episode in episodes]),
+        achievements=achievements_of(episodes),
+        recording=record(rows),
+    )
+
+
+def last_row(frame: Tensor, previous: list[Tensor]) -> list[Tensor]:
+    """The slot of an episode's last observation: a frame, and otherwise nothing."""
+    return [frame, *(torch.zeros_like(value) for value in previous[1:])]
+
+
+def record(rows: list[list[Tensor]]) -> Segment:
+    """Rows of one environment -> a segment [T]."""
+    frames, actions, rewards, terminated, truncated, is_step = (torch.stack(column) for column in zip(*rows, strict=True))
+    return Segment(
+        frames=frames,
+        actions=actions,
+        rewards=rewards.float(),
+        terminated=terminated,
+        truncated=truncated,
+        mask=is_step,
+        batch_size=[len(frames)],
+    )

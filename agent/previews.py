@@ -1,0 +1,74 @@
+"""What the agent sees, remembers and dreams, as pictures of an episode that it played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.imagination import dream
+from agent.pictures import side_by_side, strip, write_video
+from agent.segment import Segment
+
+COLUMNS = 12
+DREAM_STEPS = 100
+EPISODE_STEPS = 1000
+
+
+def to_pictures(frames: Tensor) -> np.ndarray:
+    """[T, 3, H, W] uint8 -> [T, H, W, 3] uint8."""
+    return frames.cpu().permute(0, 2, 3, 1).numpy()
+
+
+@torch.no_grad()
+def reconstruct(agent: Agent, recording: Segment) -> Tensor:
+    """Every frame from the one before it, the action and the Δ-tokens. [T] -> [T − 1, 3, H, W] uint8."""
+    frames, actions, next_frames = recording.frames[:-1], recording.actions[:-1], recording.frames[1:]
+    return agent.tokenizer.decode(frames, actions, agent.tokenizer.encode(frames, actions, next_frames))
+
+
+def stretch(recording: Segment, steps: int) -> Segment:
+    """At most `steps` consecutive steps from the episode's middle."""
+    first = max(0, (len(recording.frames) - steps) // 2)
+    return recording[first : first + steps]
+
+
+def pictures(agent: Agent, recording: Segment) -> dict[str, np.ndarray]:
+    """ "reconstruction" and "dream", each with reality above: name -> [h, w, 3] uint8.
+
+    recording: an episode [T]
+    """
+    recording = recording.to(agent.device)
+    shown = stretch(recording, COLUMNS + 1)
+    real = to_pictures(shown.frames[1:])
+    burn_in = min(agent.config.actor_critic.burn_in, len(recording.frames) - 1)
+    dreamt_from = stretch(recording, COLUMNS + burn_in)
+    dreamt, _ = dream(agent.world, dreamt_from.unsqueeze(0), burn_in)
+    return {
+        "reconstruction": strip([real, to_pictures(reconstruct(agent, shown))], ["real", "decoded"]),
+        "dream": strip([to_pictures(dreamt_from.frames[burn_in:]), to_pictures(dreamt[0])], ["real", "dreamt"]),
+    }
+
+
+def write_episode(path: Path, recording: Segment) -> None:
+    """A film of the episode, its first frames if it is long."""
+    write_video(path, to_pictures(recording.frames[:EPISODE_STEPS]))
+
+
+def write_dream(paths: list[Path], agent: Agent, recording: Segment) -> None:
+    """A film of reality above and the dream from the same frames under the same actions below."""
+    recording = stretch(recording, DREAM_STEPS).to(agent.device)
+    burn_in = min(agent.config.actor_critic.burn_in, len(recording.frames) - 1)
+    dreamt, tokens = dream(agent.world, recording.unsqueeze(0), burn_in)
+    none = torch.full((burn_in, tokens.shape[-1]), -1)
+    film = side_by_side(
+        to_pictures(recording.frames),
+        to_pictures(torch.cat([recording.frames[:burn_in], dreamt[0]])),
+        ("reality", "dream"),
+        torch.cat([none, tokens[0].cpu()]).numpy(),
+    )
+    for path in paths:
+        write_video(path, film)

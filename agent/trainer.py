@@ -1,0 +1,276 @@
+"""The loop of the paper: collect, learn tokenizer, dynamics and policy, evaluate (Δ-IRIS, algorithm 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from tqdm import tqdm
+
+from agent import checkpoint
+from agent.agent import Agent, AgentConfig
+from agent.collect import Collector, Episode, achievements_of
+from agent.evaluate import EvaluationConfig, evaluate
+from agent.learner import Averages, Learner, LearnerConfig
+from agent.logger import Logger
+from agent.previews import pictures, write_dream, write_episode
+from agent.replay import Replay, ReplayConfig
+from envs.scores import crafter_score, crafter_success_rates
+from envs.vector import EnvConfig, make_vector
+
+READ_EVERY = 50  # updates between two readings of the losses: each is a synchronisation on a GPU
+
+
+@dataclass
+class PartConfig(LearnerConfig):
+    """How one of the three networks is trained.
+
+    batch:         sequences an update
+    updates:       an epoch
+    first_updates: in the first of its epochs
+    start_epoch:   its first epoch, counted from 0
+    """
+
+    batch: int = 32
+    updates: int = 500
+    first_updates: int = 500
+    start_epoch: int = 0
+
+    def updates_in(self, epoch: int) -> int:
+        if epoch < self.start_epoch:
+            return 0
+        return self.first_updates if epoch == self.start_epoch else self.updates
+
+
+@dataclass
+class SequencePartConfig(PartConfig):
+    """steps: of each sequence"""
+
+    steps: int = 21
+
+
+@dataclass
+class CollectConfig:
+    """num_envs:   environments that play at once
+    epsilon:     share of random actions
+    first_steps: environment steps in epoch 0, by random actions
+    steps:       in every later epoch, by the policy
+    epochs:      that collect; the ones after them only learn
+    """
+
+    num_envs: int = 16
+    epsilon: float = 0.01
+    first_steps: int = 100_000
+    steps: int = 10_000
+    epochs: int = 991
+
+
+@dataclass
+class TrainConfig:
+    """Everything about a run. The defaults are the published Crafter configuration.
+
+    experiment:       its name
+    run:              its folder; null: runs/<experiment>/<date and time>
+    resume:           the folder of a run to go on with
+    device:           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …
+    evaluate_every:   epochs
+    checkpoint_every: epochs
+    keep:             checkpoints that stay, besides the best
+    logger:           any of tensorboard, csv, wandb
+    """
+
+    experiment: str = "crafter"
+    run: str | None = None
+    resume: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    epochs: int = 1000
+    env: EnvConfig = field(default_factory=EnvConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=10_100_000, storage="memmap"))
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    tokenizer: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=5000))
+    dynamics: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=2500))
+    policy: PartConfig = field(default_factory=lambda: PartConfig(batch=86, weight_decay=0.0))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluate_every: int = 50
+    checkpoint_every: int = 1
+    keep: int = 2
+    logger: list[str] = field(default_factory=lambda: ["tensorboard", "csv"])
+
+
+class Trainer:
+    """Holds what a run consists of. `run()` is the loop."""
+
+    def __init__(self, config: TrainConfig, folder: Path, agent: Agent, logger: Logger) -> None:
+        self.config, self.folder, self.agent, self.logger = config, folder, agent, logger
+        seeds = np.random.SeedSequence(config.seed).generate_state(config.collect.num_envs + 1).tolist()
+        (folder / "replay").mkdir(parents=True, exist_ok=True)
+        frame_shape = (3, agent.image_size, agent.image_size)
+        self.replay = Replay(config.replay, config.collect.num_envs, frame_shape, seeds[0], folder / "replay")
+        self.envs = make_vector(config.env, seeds[1:])
+        self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
+        self.learners = {
+            "tokenizer": Learner(agent.tokenizer, agent.tokenizer_loss, config.tokenizer),
+            "dynamics": Learner(agent.dynamics, agent.dynamics_loss, config.dynamics),
+            "policy": Learner(agent.policy, agent.policy_loss, config.policy, before_step=agent.update_target),
+        }
+        self.epoch = 0
+        self.best: dict[str, Any] = {"epoch": None, "return": -float("inf")}
+        self.chunks: tuple[checkpoint.ChunkRecord, ...] = ()
+
+    def run(self) -> None:
+        """All epochs from the present one on. Raises NonFinite if a loss is."""
+        bar = tqdm(total=self.config.epochs, initial=self.epoch, desc="epochs", unit="epoch")
+        while self.epoch < self.config.epochs:
+            self.train_epoch()
+            self.epoch += 1
+            last = self.epoch == self.config.epochs
+            if self.epoch % self.config.evaluate_every == 0 or last:
+                self.evaluate()
+            if self.epoch % self.config.checkpoint_every == 0 or last:
+                self.save()
+            bar.update()
+        bar.close()
+
+    def train_epoch(self) -> None:
+        """Collect, then learn each part."""
+        config, metrics = self.config, {}
+        if self.epoch < config.collect.epochs:
+            metrics |= self.collect()
+        metrics |= self.learn("tokenizer", config.tokenizer.steps)
+        metrics |= self.learn("dynamics", config.dynamics.steps)
+        metrics |= self.learn("policy", config.agent.actor_critic.burn_in, anchor="before")
+        metrics["memory_gb"] = psutil.Process().memory_info().rss / 1e9
+        self.log(metrics)
+
+    def collect(self) -> dict[str, float]:
+        """The epoch's environment steps -> what became of them."""
+        first = self.epoch == 0
+        steps = self.config.collect.first_steps if first else self.config.collect.steps
+        started, before = perf_counter(), self.replay.steps_added
+        with self.bar("collect", steps, "step") as bar:
+            episodes = self.collector.collect(steps, random=first, progress=bar.update)
+        speed = (self.replay.steps_added - before) / (perf_counter() - started)
+        return {"rates/collect_steps_per_second": speed} | episode_metrics(episodes)
+
+    def learn(self, part: str, steps: int, anchor: str = "around") -> dict[str, float]:
+        """The epoch's updates of one part -> the means of its metrics."""
+        schedule: PartConfig = getattr(self.config, part)
+        updates = schedule.updates_in(self.epoch)
+        if updates == 0:
+            return {}
+        learner, averages, started = self.learners[part], Averages(), perf_counter()
+        count = self.epoch > 0  # as published, the first epoch draws episodes uniformly
+        with self.bar(part, updates, "update") as bar:
+            for i in range(updates):
+                segment = self.replay.sample(part, schedule.batch, steps, anchor, count)
+                averages.add(learner.update(segment.to(self.agent.device)))
+                bar.update()
+                if (i + 1) % READ_EVERY == 0 or i + 1 == updates:
+                    means = averages.read()
+                    bar.set_postfix(loss=f"{means['loss']:.4f}")
+        speed = updates / (perf_counter() - started)
+        metrics = {f"{part}/{name}": value for name, value in means.items()}
+        if part == "tokenizer":
+            metrics |= {f"tokenizer/{name}": value.item() for name, value in self.agent.tokenizer.diagnostics().items()}
+        return metrics | {f"rates/{part}_updates_per_second": speed}
+
+    def evaluate(self) -> None:
+        """Episodes with the present policy; pictures and films of one of them."""
+        started = perf_counter()
+        with self.bar("evaluate", self.config.evaluation.episodes, "episode") as bar:
+            result = evaluate(self.agent, self.config.env, self.config.evaluation, bar.update)
+        summary = result.summary()
+        speed = float(result.lengths.sum()) / (perf_counter() - started)
+        self.log({f"evaluate/{k}": v for k, v in summary.items()} | {"rates/evaluate_steps_per_second": speed})
+        if summary["return_mean"] > self.best["return"]:
+            self.best = {"epoch": self.epoch, "return": summary["return_mean"]}
+
+        films = self.folder / "films"
+        films.mkdir(exist_ok=True)
+        name = f"epoch_{self.epoch:06d}"
+        write_episode(films / f"{name}_episode.mp4", result.recording)
+        write_dream([films / f"{name}_dream.mp4", films / f"{name}_dream.gif"], self.agent, result.recording)
+        for kind in ("episode", "dream"):
+            self.logger.video(f"evaluate/{kind}", films / f"{name}_{kind}.mp4", self.replay.steps_added)
+        for kind, picture in pictures(self.agent, result.recording).items():
+            self.logger.image(f"evaluate/{kind}", picture, self.replay.steps_added)
+
+    def save(self) -> Path:
+        """A checkpoint of everything; rows of the replay that an earlier one holds are not written again."""
+        first = self.chunks[-1].last if self.chunks else 0
+        last = self.replay.table.vector_steps
+        self.chunks = tuple(c for c in self.chunks if c.last > self.replay.table.oldest)
+        if last > first:
+            rows = self.replay.rows(first, last)
+            first = last - len(rows["actions"])
+            self.chunks += (checkpoint.append_rows(self.folder, first, last, rows),)
+        self.logger.flush()
+        replay_state = self.replay.state_dict()
+        collector_tensors, collector_state = self.collector.state_dict()
+        random_tensors, random_state = checkpoint.random_state()
+        tensors = {
+            "agent": self.agent.state_dict(),
+            **{f"{part}_optimizer": learner.state_dict() for part, learner in self.learners.items()},
+            "replay": {name: torch.from_numpy(column) for name, column in replay_state.pop("episodes").items()},
+            "collector": collector_tensors,
+            "random": random_tensors,
+        }
+        state = {
+            "config": dataclasses.asdict(self.config),
+            "num_actions": self.agent.num_actions,
+            "image_size": self.agent.image_size,
+            "replay": replay_state,
+            "collector": collector_state,
+            "random": random_state,
+            "best": self.best,
+        }
+        return checkpoint.save(
+            self.folder, self.epoch, tensors, state, self.chunks, keep=self.config.keep, best=self.best["epoch"]
+        )
+
+    def load(self, saved: checkpoint.Checkpoint) -> None:
+        """Go on from a checkpoint of this run."""
+        self.agent.load_state_dict(saved.tensors["agent"])
+        for part, learner in self.learners.items():
+            learner.load_state_dict(saved.tensors[f"{part}_optimizer"])
+        episodes = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
+        self.replay.load_state_dict(saved.state["replay"] | {"episodes": episodes})
+        for chunk in saved.chunks:
+            self.replay.load_rows(chunk.first, checkpoint.read_rows(saved.run, chunk))
+        self.chunks = saved.chunks
+        if not self.collector.load_state_dict(saved.tensors["collector"], saved.state["collector"]):
+            tqdm.write("The environments did not come back as they were; their running episodes count as truncated.")
+        self.epoch, self.best = saved.epoch, saved.state["best"]
+        checkpoint.set_random_state(saved.tensors["random"], saved.state["random"])
+
+    def log(self, metrics: dict[str, float]) -> None:
+        self.logger.log(metrics, step=self.replay.steps_added, epoch=self.epoch)
+
+    def bar(self, name: str, total: int, unit: str) -> tqdm:
+        return tqdm(total=total, desc=f"  {name}", unit=unit, leave=False)
+
+    def close(self) -> None:
+        self.envs.close()
+        self.logger.close()
+
+
+def episode_metrics(episodes: list[Episode]) -> dict[str, float]:
+    """Of the episodes that ended while collecting; empty if none did."""
+    if not episodes:
+        return {}
+    metrics = {
+        "collect/episodes": float(len(episodes)),
+        "collect/return_mean": float(np.mean([episode.total_reward for episode in episodes])),
+        "collect/length_mean": float(np.mean([episode.length for episode in episodes])),
+    }
+    if (achievements := achievements_of(episodes)) is not None:
+        metrics["collect/crafter_score"] = crafter_score(crafter_success_rates(achievements))
+    return metrics

@@ -1,0 +1,7 @@
+"""Train an agent: python scripts/train.py experiment=crafter_quick [key=value …], or resume=<run>."""
+
+from agent.cli import command
+from agent.run import train
+
+if __name__ == "__main__":
+    command("train", train)

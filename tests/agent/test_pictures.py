@@ -1,0 +1,131 @@
+"""Pictures and videos: pixels where they belong, files that others can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from PIL import Image
+
+from agent.pictures import BACKGROUND, CAPTION, GAP, MARGIN, side_by_side, strip, token_colour, write_video
+from envs.errors import BadInput
+
+
+def random_frames(number: int, height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (number, height, width, 3), dtype=np.uint8)
+
+
+def enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
+    return np.kron(frame, np.ones((scale, scale, 1), np.uint8))
+
+
+def test_strip_places_every_pixel() -> None:
+    rows = [random_frames(5), random_frames(3, seed=1)]
+    picture = strip(rows, ["reality", "a much longer label"], scale=2)
+    assert picture.dtype == np.uint8
+    assert picture.shape[0] == 2 * MARGIN + 2 * 128 + GAP
+    left = picture.shape[1] - MARGIN - 5 * 128 - 4 * GAP
+    assert left > 2 * MARGIN + 100  # room for the longest label
+    for i, row in enumerate(rows):
+        for t, frame in enumerate(row):
+            y, x = MARGIN + i * (128 + GAP), left + t * (128 + GAP)
+            assert np.array_equal(picture[y : y + 128, x : x + 128], enlarged(frame, 2))
+    assert (picture[MARGIN + 128 + GAP :, left + 3 * (128 + GAP) :] == BACKGROUND).all()  # the shorter row's rest
+    assert (picture[:, :left] != BACKGROUND).any() and (picture[:, :MARGIN] == BACKGROUND).all()
+
+
+def test_strip_without_labels_and_with_wrong_ones() -> None:
+    picture = strip([random_frames(2)], [""], scale=1)
+    assert picture.shape == (64 + 2 * MARGIN, 2 * 64 + GAP + 2 * MARGIN, 3)
+    for rows, labels in [
+        ([random_frames(2)], []), ([random_frames(2), random_frames(2, 32)], ["a", "b"]),
+        ([random_frames(2).astype(np.float32)], ["a"]), ([random_frames(2).transpose(0, 3, 1, 2)], ["a"]),
+        ([random_frames(0)], ["a"]),
+    ]:
+        with pytest.raises(ValueError, match="give"):
+            strip(rows, labels)
+
+
+@pytest.mark.parametrize(("size", "scale", "number"), [((64, 64), 4, None), ((64, 64), 4, 4), ((64, 64), 4, 16),
+                                                       ((33, 47), 3, 5), ((84, 84), 1, 1), ((64, 64), 4, 0)])
+def test_side_by_side(size: tuple[int, int], scale: int, number: int | None) -> None:
+    top, bottom = random_frames(3, *size), random_frames(3, *size, seed=1)
+    tokens = None if number is None else np.random.default_rng(2).integers(0, 1024, (3, number))
+    film = side_by_side(top, bottom, tokens=tokens, scale=scale)
+    height, width = size[0] * scale, size[1] * scale
+    assert film.dtype == np.uint8 and film.shape[0] == 3
+    assert film.shape[1] % 2 == film.shape[2] % 2 == 0
+    y = MARGIN // 2 + CAPTION
+    # A row of background at the very bottom makes an odd height even.
+    padding = int((film[:, -MARGIN - 1, MARGIN : MARGIN + width] == BACKGROUND).all())
+    bottom_y = film.shape[1] - MARGIN - height - padding
+    for t in range(3):
+        assert np.array_equal(film[t, y : y + height, MARGIN : MARGIN + width], enlarged(top[t], scale))
+        second = film[t, bottom_y : bottom_y + height, MARGIN : MARGIN + width]
+        assert np.array_equal(second, enlarged(bottom[t], scale))
+        between = film[t, y + height : bottom_y - CAPTION]
+        for token in () if tokens is None else tokens[t]:
+            assert (between == token_colour(int(token))).all(-1).any()
+    assert not np.array_equal(film[0, :y, MARGIN:], film[1, :y, MARGIN:])  # the step is counted
+
+
+def test_negative_tokens_are_empty_cells() -> None:
+    frames = random_frames(2)
+    film = side_by_side(frames, frames, tokens=np.array([[-1, -1], [3, 700]]))
+    between = film[:, MARGIN // 2 + CAPTION + 256 : -MARGIN - 256 - CAPTION]
+    assert len(np.unique(between[0].reshape(-1, 3), axis=0)) < len(np.unique(between[1].reshape(-1, 3), axis=0))
+    for token in (3, 700):
+        assert not (between[0] == token_colour(token)).all(-1).any()
+
+
+def test_side_by_side_refuses_films_that_differ() -> None:
+    for bottom, tokens in [(random_frames(3), None), (random_frames(2, 32), None), (random_frames(2), np.zeros((1, 4)))]:
+        with pytest.raises(ValueError, match="differ"):
+            side_by_side(random_frames(2), bottom, tokens=tokens)
+
+
+def test_token_colours_differ() -> None:
+    colours = {token_colour(token) for token in range(1024)}
+    assert len(colours) > 1000
+    assert min(min(colour) for colour in colours) > 30 and max(max(colour) for colour in colours) < 220
+
+
+@pytest.mark.parametrize("size", [(64, 64), (63, 65), (30, 17), (210, 160)])
+def test_mp4_is_readable_again(tmp_path: Path, size: tuple[int, int]) -> None:
+    smooth = np.linspace(0, 250, 12).astype(np.uint8)[:, None, None, None]
+    frames = np.broadcast_to(smooth, (12, *size, 3)).copy()
+    write_video(tmp_path / "deep" / "film.mp4", frames, fps=12)
+    with imageio.get_reader(tmp_path / "deep" / "film.mp4") as reader:
+        meta, back = reader.get_meta_data(), np.stack([np.asarray(frame) for frame in reader])
+    assert meta["fps"] == 12 and meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p")
+    assert back.shape == (12, size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
+    assert np.abs(back[:, : size[0], : size[1]].astype(int) - frames).max() < 8  # lossy
+
+
+def test_gif_loops_and_keeps_its_colours(tmp_path: Path) -> None:
+    """Few colours, as games have: they come back exactly, the rare one too."""
+    palette = np.random.default_rng(0).integers(0, 256, (40, 3), dtype=np.uint8)
+    frames = palette[np.random.default_rng(1).integers(0, 39, (30, 64, 64))]
+    frames[:, 10, 10] = palette[39]
+    write_video(tmp_path / "film.gif", frames, fps=20)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 30 and film.info["loop"] == 0 and film.info["duration"] == 50
+        for t in range(30):
+            film.seek(t)
+            assert np.abs(np.asarray(film.convert("RGB")).astype(int) - frames[t]).max() <= 4
+
+
+def test_gif_merges_equal_frames_into_a_longer_one(tmp_path: Path) -> None:
+    frames = random_frames(2, 8, 8)[[0, 0, 0, 1]]
+    write_video(tmp_path / "film.gif", frames, fps=10)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 2 and film.info["duration"] == 300
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    for name in ("film.avi", "film"):
+        with pytest.raises(BadInput, match=r"\.mp4 or \.gif"):
+            write_video(tmp_path / name, random_frames(2))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,143 @@
+import gymnasium
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError
+
+from envs.errors import BadInput
+from envs.scores import CRAFTER_ACHIEVEMENTS
+from envs.vector import EnvConfig, make_single, make_vector
+
+CATCH = EnvConfig(id="deltadream/Catch-v0")
+
+
+def test_one_environment_for_each_seed():
+    env = make_vector(CATCH, [4, 5, 6])
+    observations, _ = env.reset()
+    assert observations.shape == (3, 32, 32, 3)
+    assert observations.dtype == np.uint8
+    assert env.get_attr("seed") == (4, 5, 6)
+    for observation, seed in zip(observations, (4, 5, 6)):
+        np.testing.assert_array_equal(observation, make_single(CATCH, seed).reset()[0])
+    env.close()
+
+
+def test_an_ended_episode_is_reset_by_the_next_step():
+    env = make_vector(CATCH, [0])
+    assert env.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP
+    env.reset()
+    for _ in range(9):
+        last, rewards, terminated, truncated, _ = env.step(np.array([1]))
+    assert rewards[0] in (-1, 1)
+    assert (terminated[0], truncated[0]) == (True, False)
+    assert last[0, 29].max() == 255  # the ball is seen at the bottom
+    first, rewards, terminated, truncated, _ = env.step(np.array([0]))
+    assert (rewards[0], terminated[0], truncated[0]) == (0, False, False)
+    again = make_single(CATCH, 0)
+    again.reset()
+    np.testing.assert_array_equal(first[0], again.reset()[0])  # episode 1, the action ignored
+    env.close()
+
+
+def test_in_process_and_parallel_are_the_same():
+    """Crafter with episodes of 25 steps, so that every kind of step is among them."""
+    seeds = [0, 1, 2]
+    kwargs = {"length": 25}
+    envs = [
+        make_vector(EnvConfig(kwargs=kwargs, parallel=parallel), seeds)
+        for parallel in (False, True)
+    ]
+    actions = np.random.default_rng(0)
+    try:
+        one, other = (env.reset() for env in envs)
+        np.testing.assert_array_equal(one[0], other[0])
+        ends = 0
+        for _ in range(80):
+            action = actions.integers(17, size=len(seeds))
+            one, other = (env.step(action) for env in envs)
+            for left, right in zip(one[:4], other[:4]):
+                np.testing.assert_array_equal(left, right)
+            assert str(one[4]) == str(other[4])
+            ends += int((one[2] | one[3]).sum())
+        assert ends == 9
+    finally:
+        for env in envs:
+            env.close()
+
+
+def test_achievements_arrive_with_the_last_step_of_an_episode():
+    env = make_vector(EnvConfig(kwargs={"length": 80}), [0, 1])
+    single = make_single(EnvConfig(kwargs={"length": 80}), 1)
+    env.reset()
+    single.reset()
+    actions = np.random.default_rng(0)
+    for _ in range(80):
+        action = actions.integers(17, size=2)
+        _, _, terminated, truncated, infos = env.step(action)
+        *_, info = single.step(action[1])
+    assert truncated.tolist() == [True, True]
+    assert infos["_achievements"].tolist() == [True, True]
+    counts = {name: infos["achievements"][name] for name in CRAFTER_ACHIEVEMENTS}
+    assert all(count.shape == (2,) and count.dtype == np.int64 for count in counts.values())
+    assert {name: count[1] for name, count in counts.items()} == info["achievements"]
+    assert sum(info["achievements"].values()) > 0
+    infos = env.step(np.array([0, 0]))[4]  # the reset
+    assert all(infos["achievements"][name].tolist() == [0, 0] for name in CRAFTER_ACHIEVEMENTS)
+    env.close()
+
+
+def test_no_checker_in_training():
+    env, wrappers = make_single(CATCH, 0), []
+    while isinstance(env, gymnasium.Wrapper):
+        wrappers.append(type(env).__name__)
+        env = env.env
+    assert wrappers == ["SeededEpisodes", "OrderEnforcing"]
+
+
+def test_arguments_reach_the_game():
+    config = EnvConfig(kwargs={"length": 2, "render_mode": "rgb_array"})
+    env = make_single(config, 0)
+    env.reset()
+    env.step(0)
+    assert env.step(0)[3]
+    assert env.render().shape == (576, 576, 3)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_an_unknown_name_is_refused_with_the_nearest(parallel: bool):
+    with pytest.raises(BadInput, match="'deltadream/Crafer-v1'.*deltadream/Crafter-v1"):
+        make_vector(EnvConfig(id="deltadream/Crafer-v1", parallel=parallel), [0])
+
+
+@pytest.mark.parametrize("id", ["zzzzzzzz-v0", "not an id", "no_such_module:Game-v0"])
+def test_a_name_like_no_other_is_refused(id: str):
+    with pytest.raises(BadInput, match=id):
+        make_single(EnvConfig(id=id), 0)
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises(BadInput, match="unexpected keyword argument 'lenght'"):
+        make_vector(EnvConfig(kwargs={"lenght": 3}), [0])
+
+
+def test_the_games_own_refusal_comes_through():
+    with pytest.raises(BadInput, match="^Crafter was given length=0"):
+        make_vector(EnvConfig(kwargs={"length": 0}), [0])
+
+
+def test_other_spaces_are_refused():
+    with pytest.raises(BadInput, match="observation space"):
+        make_vector(EnvConfig(id="CartPole-v1"), [0])
+
+
+def test_no_seed_is_refused():
+    with pytest.raises(BadInput, match="seed"):
+        make_vector(CATCH, [])
+
+
+def test_the_config_is_structured_for_hydra():
+    schema = OmegaConf.structured(EnvConfig)
+    merged = OmegaConf.merge(schema, {"kwargs": {"length": 7}, "parallel": True})
+    assert OmegaConf.to_object(merged) == EnvConfig(kwargs={"length": 7}, parallel=True)
+    with pytest.raises(ConfigKeyError, match="paralel"):
+        OmegaConf.merge(schema, {"paralel": True})

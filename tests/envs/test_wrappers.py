@@ -1,0 +1,179 @@
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import RecordEpisodeStatistics
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.catch import CatchEnv
+from envs.crafter import CrafterEnv
+from envs.errors import BadInput
+from envs.wrappers import SeededEpisodes, check_spaces, episode_seed
+
+SEEDS = st.integers(0, 2**40)
+
+
+def first_of_three(env: gymnasium.Env) -> list[np.ndarray]:
+    return [env.reset()[0] for _ in range(3)]
+
+
+def test_gymnasium_accepts_it():
+    check_env(SeededEpisodes(CatchEnv(), 0), skip_render_check=True)
+
+
+@given(seed=SEEDS, other=SEEDS, episode=st.integers(0, 10**6), later=st.integers(0, 10**6))
+def test_each_episode_has_a_seed_of_its_own(seed: int, other: int, episode: int, later: int):
+    assert 0 <= episode_seed(seed, episode) < 2**32
+    assert (episode_seed(seed, episode) == episode_seed(other, later)) == (
+        (seed, episode) == (other, later)
+    )
+
+
+def test_episode_seeds_stay_what_they_are():
+    """A run that was stored finds its worlds again in later versions."""
+    seeds = [episode_seed(0, 0), episode_seed(0, 1), episode_seed(7, 0)]
+    assert seeds == [3757552657, 673228719, 1201125462]
+
+
+def test_episodes_depend_on_seed_and_number_alone():
+    env = SeededEpisodes(CrafterEnv(), 5)
+    assert env.episode == -1
+    worlds = first_of_three(env)
+    assert env.episode == 2
+    # However long the episodes before were.
+    played = SeededEpisodes(CrafterEnv(), 5)
+    for world in worlds:
+        np.testing.assert_array_equal(played.reset()[0], world)
+        for _ in range(7):
+            played.step(played.action_space.sample())
+    assert not np.array_equal(worlds[0], worlds[1])
+    assert not np.array_equal(worlds[0], SeededEpisodes(CrafterEnv(), 6).reset()[0])
+
+
+def test_an_explicit_seed_starts_over():
+    env = SeededEpisodes(CrafterEnv(), 5)
+    first, second, _ = first_of_three(env)
+    env.resume_from = (9, [0])
+    np.testing.assert_array_equal(env.reset(seed=5)[0], first)
+    assert (env.seed, env.episode, env.resume_from) == (5, 0, None)
+    np.testing.assert_array_equal(env.reset()[0], second)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(BadInput, match="-1"):
+        SeededEpisodes(CatchEnv(), -1)
+
+
+@pytest.mark.parametrize("game", [CatchEnv, CrafterEnv])
+def test_resumed_in_the_middle(game):
+    """The uninterrupted run and the resumed one see the same, into the episodes after."""
+    length = 6 if game is CatchEnv else 120
+    actions = np.random.default_rng(0).integers(game().action_space.n, size=60 + length).tolist()
+    whole = SeededEpisodes(game(), 1)
+    for _ in range(3):  # interrupted in episode 2
+        observation, info = whole.reset()
+    for action in actions[:length]:
+        observation, _, terminated, truncated, info = whole.step(action)
+        assert not (terminated or truncated)
+
+    resumed = SeededEpisodes(game(), 1)
+    resumed.resume_from = (2, actions[:length])
+    again, info_again = resumed.reset()
+    np.testing.assert_array_equal(observation, again)
+    assert info == info_again
+    assert (resumed.episode, resumed.resume_from) == (2, None)
+
+    ends = 0
+    for action in actions[length:]:
+        step, step_again = whole.step(action), resumed.step(action)
+        np.testing.assert_array_equal(step[0], step_again[0])
+        assert step[1:] == step_again[1:]
+        if step[2] or step[3]:
+            ends += 1
+            np.testing.assert_array_equal(whole.reset()[0], resumed.reset()[0])
+    assert ends >= 1 or game is CrafterEnv
+
+
+@pytest.mark.parametrize("actions", [[1] * 9, [1] * 12])
+def test_a_replay_that_ends_the_episode_is_an_error(actions: list[int]):
+    env = SeededEpisodes(CatchEnv(), 0)
+    env.resume_from = (4, actions)
+    message = f"Episode 4 of seed 0 ended after 9 of the {len(actions)} actions"
+    with pytest.raises(RuntimeError, match=message):
+        env.reset()
+
+
+@pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("outer", [None, RecordEpisodeStatistics], ids=["outermost", "wrapped"])
+def test_resumed_through_a_vector_environment(vector, outer):
+    def make(seed: int):
+        env = SeededEpisodes(CatchEnv(), seed)
+        return env if outer is None else outer(env)
+
+    makers = [lambda: make(0), lambda: make(1)]
+    whole = vector(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+    resumed = vector(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+    try:
+        whole.reset()
+        for _ in range(10):  # nine steps and the reset: both are at the start of episode 1
+            whole.step(np.array([0, 2]))
+        assert tuple(whole.get_attr("episode")) == (1, 1)
+        for _ in range(4):
+            observations, *_ = whole.step(np.array([2, 0]))
+        resumed.set_attr("resume_from", [(1, [2] * 4), (1, [0] * 4)])
+        np.testing.assert_array_equal(resumed.reset()[0], observations)
+        assert tuple(resumed.get_attr("episode")) == (1, 1)
+        assert tuple(resumed.get_attr("resume_from")) == (None, None)
+        for _ in range(12):
+            for one, other in zip(whole.step(np.array([1, 0])), resumed.step(np.array([1, 0]))):
+                if not isinstance(one, dict):
+                    np.testing.assert_array_equal(one, other)
+    finally:
+        whole.close()
+        resumed.close()
+
+
+class Spaces(gymnasium.Env):
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+Box, Discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+PICTURE = Box(0, 255, (48, 64, 3), np.uint8)
+
+
+def test_pictures_and_discrete_actions_are_accepted():
+    check_spaces(Spaces(PICTURE, Discrete(2)))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Box(0, 1, (64, 64, 3), np.float32),
+        Box(0, 255, (3, 64, 64), np.uint8),
+        Box(0, 255, (64, 64), np.uint8),
+        Box(0, 255, (64, 64, 1), np.uint8),
+        Box(0, 1, (64, 64, 3), np.uint8),
+        Box(0, 255, (64, 64, 3), np.int16),
+        gymnasium.spaces.Dict(image=PICTURE),
+        Discrete(5),
+    ],
+    ids=str,
+)
+def test_other_observations_are_refused(space):
+    with pytest.raises(BadInput, match="observation space") as refusal:
+        check_spaces(Spaces(space, Discrete(2)))
+    assert str(space) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [Box(-1, 1, (2,)), Discrete(3, start=1), gymnasium.spaces.MultiDiscrete([2, 3])],
+    ids=str,
+)
+def test_other_actions_are_refused(space):
+    with pytest.raises(BadInput, match="action space") as refusal:
+        check_spaces(Spaces(PICTURE, space))
+    assert str(space) in str(refusal.value)
