@@ -1,0 +1,7 @@
+"""Tokenized world models: agents that learn inside their own discrete simulation of the game."""
+
+import os
+
+# Before torch is imported: its OpenMP threads wait for one another in a busy loop, which on a machine that
+# does anything else besides makes an update up to fifty times slower. A short wait, then sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -140,7 +140,8 @@ def describe(folder: Path, config: TrainConfig) -> None:
 
 def report(folder: Path, config: TrainConfig) -> None:
     """The last words of a run."""
-    curves = plot_curves(folder)
-    films = sorted((folder / "films").glob("*_dream.mp4"))
-    print(f"checkpoint: {checkpoint.newest(folder)}\ncurves:     {curves}\ndream:      {films[-1]}")
+    print(f"checkpoint: {checkpoint.newest(folder)}")
+    if "csv" in config.logger:
+        print(f"curves:     {plot_curves(folder)}")
+    print(f"dream:      {max((folder / 'films').glob('*_dream.mp4'))}")
     print(f"evaluate:   python scripts/evaluate.py run={folder}")

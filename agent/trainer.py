@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -127,17 +128,16 @@ class Trainer:
 
     def run(self) -> None:
         """All epochs from the present one on. Raises NonFinite if a loss is."""
-        bar = tqdm(total=self.config.epochs, initial=self.epoch, desc="epochs", unit="epoch")
-        while self.epoch < self.config.epochs:
-            self.train_epoch()
-            self.epoch += 1
-            last = self.epoch == self.config.epochs
-            if self.epoch % self.config.evaluate_every == 0 or last:
-                self.evaluate()
-            if self.epoch % self.config.checkpoint_every == 0 or last:
-                self.save()
-            bar.update()
-        bar.close()
+        with tqdm(total=self.config.epochs, initial=self.epoch, desc="epochs", unit="epoch") as bar:
+            while self.epoch < self.config.epochs:
+                self.train_epoch()
+                self.epoch += 1
+                last = self.epoch == self.config.epochs
+                if self.epoch % self.config.evaluate_every == 0 or last:
+                    self.evaluate()
+                if self.epoch % self.config.checkpoint_every == 0 or last:
+                    self.save()
+                bar.update()
 
     def train_epoch(self) -> None:
         """Collect, then learn each part."""
@@ -255,7 +255,9 @@ class Trainer:
         self.logger.log(metrics, step=self.replay.steps_added, epoch=self.epoch)
 
     def bar(self, name: str, total: int, unit: str) -> tqdm:
-        return tqdm(total=total, desc=f"  {name}", unit=unit, leave=False)
+        # Into a file, one line in ten seconds is enough.
+        interval = 0.1 if sys.stderr.isatty() else 10
+        return tqdm(total=total, desc=f"epoch {self.epoch} {name}", unit=unit, leave=False, mininterval=interval)
 
     def close(self) -> None:
         self.envs.close()

@@ -479,13 +479,13 @@ def test_sizes_are_checked_before_anything_is_allocated(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("values", "message"),
     [
         ({"storage": "disk"}, "replay.storage=disk.*memory or memmap"),
         ({"alpha": -1.0}, "replay.alpha=-1.0.*0"),
         ({"capacity": 5, "num_envs": 3}, "replay.capacity=5.*6 or more"),
     ],
 )
-def test_bad_settings_are_refused(settings, message):
+def test_bad_settings_are_refused(values, message):
     with pytest.raises(BadInput, match=message):
-        make(**settings)
+        make(**values)

@@ -1,0 +1,31 @@
+# make train      the environment, then a small agent on real Crafter, in minutes
+# make test       every test, but for those that run for hours (make test-long)
+# make test-fast  the quick ones
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+# Without an NVIDIA card, the CPU build of torch: a tenth of the download. With one, the CUDA build.
+# On an unreachable index pip goes on with what it finds elsewhere.
+ifeq ($(shell command -v nvidia-smi),)
+TORCH_FLAGS ?= --extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 15
+endif
+
+.PHONY: train test test-fast test-long
+train: .venv/installed
+	.venv/bin/python scripts/train.py experiment=crafter_quick
+
+test: .venv/installed
+	.venv/bin/python -m pytest -m "not long"
+
+test-fast: .venv/installed
+	.venv/bin/python -m pytest -m "not long and not slow"
+
+test-long: .venv/installed
+	.venv/bin/python -m pytest -m long
+
+.venv/installed: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ": make PYTHON=python3.12, say.")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) "$(TORCH)"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
