@@ -18,8 +18,9 @@ class ConvConfig:
     base:   channels of the first convolution
     mult:   channels of each stage, as multiples of `base`
     down:   1 where a stage ends by halving height and width
-    patch:  side of the squares folded into channels before the first convolution (1: none, as
-            published); saves most of the arithmetic where there is little of it, as on a CPU
+    patch:  side of the squares that the first convolution turns into one place each, and the decoder's
+            last one back; 1: a 3×3 convolution at full size instead, as published. Saves most of the
+            arithmetic where there is little to be had, as on a CPU
     groups: of every GroupNorm
     """
 
@@ -93,37 +94,28 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def _output_layers(config: ConvConfig, channels: int, channels_out: int) -> list[nn.Module]:
-    return [nn.GroupNorm(config.groups, channels), nn.SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1)]
-
-
-class Encoder(nn.Module):
+class Encoder(nn.Sequential):
     """[B, C, H, W] float -> [B, latent, h, w] with h = w = config.output_size(H)."""
 
     def __init__(self, config: ConvConfig, channels: int, latent: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(channels * config.patch**2, config.base, 3, padding=1)]
+        if config.patch == 1:
+            layers: list[nn.Module] = [nn.Conv2d(channels, config.base, 3, padding=1)]
+        else:
+            layers = [nn.Conv2d(channels, config.base, config.patch, stride=config.patch)]
         width = config.base
         for mult, down in zip(config.mult, config.down, strict=True):
             layers.append(ResidualBlock(width, config.base * mult, config.groups))
             width = config.base * mult
             if down:
                 layers.append(Downsample(width))
-        layers += _output_layers(config, width, latent)
-        self.patch = config.patch
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.patch > 1:
-            x = F.pixel_unshuffle(x, self.patch)
-        return self.layers(x)
+        layers += [nn.GroupNorm(config.groups, width), nn.SiLU(), nn.Conv2d(width, latent, 3, padding=1)]
+        super().__init__(*layers)
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Sequential):
     """The encoder's mirror image. [B, latent, h, w] -> [B, C, H, W]."""
 
     def __init__(self, config: ConvConfig, latent: int, channels: int) -> None:
-        super().__init__()
         stages = list(zip(config.mult, config.down, strict=True))[::-1]
         width = config.base * stages[0][0]
         layers: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]
@@ -133,13 +125,12 @@ class Decoder(nn.Module):
                 layers.append(Upsample(width))
             layers.append(ResidualBlock(width, config.base * mult_out, config.groups))
             width = config.base * mult_out
-        layers += _output_layers(config, width, channels * config.patch**2)
-        self.patch = config.patch
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(x)
-        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        layers += [nn.GroupNorm(config.groups, width), nn.SiLU()]
+        if config.patch == 1:
+            layers.append(nn.Conv2d(width, channels, 3, padding=1))
+        else:
+            layers += [nn.Conv2d(width, channels * config.patch**2, 1), nn.PixelShuffle(config.patch)]
+        super().__init__(*layers)
 
 
 def token_grid(num_tokens: int) -> tuple[int, int]:
