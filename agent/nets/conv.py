@@ -129,7 +129,9 @@ class Decoder(nn.Sequential):
         if config.patch == 1:
             layers.append(nn.Conv2d(width, channels, 3, padding=1))
         else:
-            layers += [nn.Conv2d(width, channels * config.patch**2, 1), nn.PixelShuffle(config.patch)]
+            to_patches = nn.Conv2d(width, channels * config.patch**2, 1)
+            nn.init.normal_(to_patches.weight, std=0.02)  # starts near black: learns several times sooner
+            layers += [to_patches, nn.PixelShuffle(config.patch)]
         super().__init__(*layers)
 
 
