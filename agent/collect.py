@@ -155,7 +155,8 @@ class Collector:
         player.envs.set_attr("resume_from", list(zip(rest["episodes"], rest["actions"], strict=True)))
         observations, _ = player.envs.reset()
         player.frames = to_frames(observations)
-        if not torch.equal(player.frames, tensors["frames"]):
+        played = [len(actions) for actions in rest["actions"]]
+        if not torch.equal(player.frames, tensors["frames"]) or list(player.envs.get_attr("replayed")) != played:
             self.replay.cut_running()
             self.player = Player(player.envs, self.agent)
             return False

@@ -85,19 +85,24 @@ class Averages:
     """Means of the metrics of many updates, read back only when asked."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self.names: list[str] = []
         self.count = 0
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """metrics: scalars on any device."""
+        """metrics: scalars on any device, the same names each time."""
+        values = torch.stack([value.float() for value in metrics.values()])
+        if self.count == 0:
+            self.names = list(metrics)
+            self.sums, self.finite = torch.zeros_like(values), torch.zeros_like(values)
         self.count += 1
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.sums += values
+        self.finite += values.isfinite()
 
     def read(self) -> dict[str, float]:
-        """Name -> mean. Raises NonFinite, naming the metric, if one is infinite or not a number."""
-        means = {name: value.item() / self.count for name, value in self.sums.items()}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise NonFinite(f"{name} is {value}")
-        return means
+        """Name -> mean. Raises NonFinite, naming the metric that was the first to be infinite or not a number."""
+        sums, finite = torch.stack([self.sums, self.finite]).tolist()
+        if not all(map(math.isfinite, sums)):
+            # Once the weights are broken everything is. Of terms and their sum, a term says more.
+            first = min(range(len(sums)), key=lambda i: (finite[i], self.names[i].endswith("loss")))
+            raise NonFinite(f"{self.names[first]} is {sums[first]}")
+        return {name: value / self.count for name, value in zip(self.names, sums, strict=True)}

@@ -2,123 +2,194 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import itertools
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from agent import checkpoint
 from agent.agent import Agent
-from agent.cli import as_dict, config_from_state, pick_device, resumed_config
+from agent.checks import check_config, check_space, pick_device
 from agent.learner import NonFinite
-from agent.logger import KINDS, make_logger, plot_curves
-from agent.replay import Replay
+from agent.logger import make_logger, plot_curves
 from agent.trainer import TrainConfig, Trainer
 from envs.errors import BadInput
-from envs.vector import make_single
+from envs.vector import EnvConfig, make_single
 
-LEAST = {
-    "epochs": 1, "evaluate_every": 1, "checkpoint_every": 1, "keep": 1, "seed": 0,
-    "collect.num_envs": 1, "collect.epochs": 1, "collect.steps": 1,
-    "tokenizer.batch": 1, "tokenizer.steps": 2, "tokenizer.updates": 0, "tokenizer.first_updates": 0,
-    "dynamics.batch": 1, "dynamics.steps": 2, "dynamics.updates": 0, "dynamics.first_updates": 0,
-    "policy.batch": 1, "policy.updates": 0, "policy.first_updates": 0,
-    "evaluation.episodes": 1, "evaluation.num_envs": 1,
-}  # fmt: skip
-
-
-def check_sizes(config: TrainConfig) -> None:
-    """Raises BadInput if numbers are out of range or do not fit together."""
-    for key, least in LEAST.items():
-        value = OmegaConf.select(OmegaConf.structured(config), key)
-        if value < least:
-            raise BadInput(f"{key}={value} was given; give {least} or more.")
-    if config.collect.first_steps < 2 * config.collect.num_envs:
-        raise BadInput(
-            f"collect.first_steps={config.collect.first_steps} leaves nothing to learn from with "
-            f"collect.num_envs={config.collect.num_envs}; give {2 * config.collect.num_envs} or more."
-        )
-    steps, context = config.dynamics.steps, config.agent.dynamics.context
-    if steps > context:
-        raise BadInput(f"dynamics.steps={steps} is more than agent.dynamics.context={context}; give at most the context.")
-    if config.agent.actor_critic.burn_in > steps:
-        raise BadInput(
-            f"agent.actor_critic.burn_in={config.agent.actor_critic.burn_in} is more than the segment that the "
-            f"dynamics learns from, dynamics.steps={steps}; give at most that."
-        )
-    if unknown := set(config.logger) - set(KINDS):
-        raise BadInput(f"logger={sorted(unknown)} is not known; choose from {', '.join(KINDS)}.")
-
-
-def environment_sizes(config: TrainConfig) -> tuple[int, int]:
-    """(number of actions, height and width of the frames). Raises BadInput if the agent cannot play it."""
-    env = make_single(config.env, config.seed)
-    height, width, _ = env.observation_space.shape
-    env.close()
-    if height != width:
-        raise BadInput(f"{config.env.id} shows frames of {height}×{width}; square ones are accepted: resize them.")
-    return int(env.action_space.n), height
-
-
-def make_agent(config: TrainConfig, device: torch.device) -> Agent:
-    """A new agent for the configuration's environment, its weights drawn from the seed."""
-    num_actions, image_size = environment_sizes(config)
-    with torch.device("meta"):  # refuses sizes that do not fit before anything is allocated
-        Agent(config.agent, num_actions, image_size)
-    torch.manual_seed(config.seed)
-    return Agent(config.agent, num_actions, image_size).eval().to(device)
+MAY_CHANGE = (
+    "epochs", "collect.epochs", "device", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every", "keep", "logger"
+)  # fmt: skip
 
 
 def train(config: TrainConfig, overrides: list[str]) -> None:
     """Start the run of `config`, or go on with `config.resume`, to its end. Raises BadInput, NonFinite."""
     saved = None
     if config.resume is not None:
-        saved = checkpoint.load(Path(config.resume))
-        config = resumed_config(config_from_state(saved.state), overrides)
-    check_sizes(config)
-    agent = make_agent(config, pick_device(config.device))
-    if saved is not None:
-        folder = saved.run
-        if saved.epoch >= config.epochs:
-            raise BadInput(f"{folder} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch} to train on.")
-    else:
-        folder = new_folder(config)
-    nearest = next(parent for parent in folder.resolve().parents if parent.exists())
-    frame_shape = (3, agent.image_size, agent.image_size)
-    Replay.check_fits(config.replay, config.collect.num_envs, frame_shape, nearest)
+        saved, config = load_run(config.resume, overrides)
+    check_config(config)
+    device = pick_device(config.device)
+    num_actions, image_size = environment_sizes(config.env, config.seed)
+    sketch = sketch_agent(config, num_actions, image_size)
+    wanted = saved.run if saved else run_folder(config)
+    check_space(config, sketch, image_size, wanted, sum(chunk.size for chunk in saved.chunks) if saved else 0)
 
-    parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
-    print(f"{config.experiment} on {config.env.id}, {agent.device}: {parameters}\nrun folder: {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    describe(folder, config)
-    epoch, step = (saved.epoch, saved.state["replay"]["steps_added"]) if saved else (0, 0)
-    logger = make_logger(config.logger, folder, as_dict(config), resume_epoch=epoch, resume_step=step)
-    trainer = Trainer(config, folder, agent, logger)
+    torch.manual_seed(config.seed)
+    agent = Agent(config.agent, num_actions, image_size).eval().to(device)
+    folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
+    trainer = Trainer(config, folder, agent)
     try:
         if saved is not None:
-            trainer.load(saved)
+            trainer.load(saved)  # verifies all of it; only then is anything written
+            if (newest := checkpoint.newest(folder)) != saved.folder:
+                print(f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up.")
         del saved
+        describe(folder, config)
+        parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
+        print(f"{config.experiment} on {config.env.id}, {agent.device}: {parameters}\nrun folder: {folder}")
+        trainer.logger = make_logger(
+            config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
+        )
         trainer.run()
     except NonFinite as error:
-        last = checkpoint.newest(folder)
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written yet"
-        raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {kept}.") from error
+        raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
+    except KeyboardInterrupt:
+        print(f"Interrupted in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
+        raise
     finally:
         trainer.close()
     report(folder, config)
 
 
-def new_folder(config: TrainConfig) -> Path:
-    """The folder of a new run. Raises BadInput if it is taken."""
+def environment_sizes(env_config: EnvConfig, seed: int) -> tuple[int, int]:
+    """(number of actions, height and width of the frames). Raises BadInput if the agent cannot play it."""
+    env = make_single(env_config, seed)
+    height, width, _ = env.observation_space.shape
+    env.close()
+    if height != width:
+        raise BadInput(f"{env_config.id} shows frames of {height}×{width}; square ones are accepted: resize them.")
+    return int(env.action_space.n), height
+
+
+def sketch_agent(config: TrainConfig, num_actions: int, image_size: int) -> Agent:
+    """The agent without its weights' memory. Raises BadInput if its sizes do not fit together."""
+    try:
+        with torch.device("meta"):
+            return Agent(config.agent, num_actions, image_size)
+    except (RuntimeError, TypeError) as error:  # numbers that torch cannot count with
+        raise BadInput(f"No network can be made of these sizes ({str(error).splitlines()[0]}); lower them.") from error
+
+
+def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint, TrainConfig]:
+    """A run to go on with: its checkpoint, and its configuration with the command line's changes."""
+    if not path:
+        raise BadInput("resume= was given without a value; give a run's folder, or a checkpoint's.")
+    saved = checkpoint.load(Path(path))
+    config = resumed_config(config_from_state(saved.state), overrides)
+    given = [o.partition("=")[2] for o in overrides if o.startswith("env.id=")]
+    check_trusted(config.env, given[0] if given else None, "env.id")
+    if saved.epoch >= config.epochs:
+        raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")
+    return saved, config
+
+
+def config_from_state(state: dict[str, Any]) -> TrainConfig:
+    """The configuration that a checkpoint was saved with. Raises BadInput if it is of another version."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), state["config"])
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except (OmegaConfBaseException, KeyError) as error:
+        raise BadInput(
+            f"The checkpoint's configuration is not one of this version ({str(error).splitlines()[0]}); "
+            "use the version that wrote it."
+        ) from error
+
+
+def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
+    """A run's own configuration with the command line's changes. Raises BadInput if one may not change."""
+    before, after = OmegaConf.structured(saved), OmegaConf.structured(saved)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key, given = override.key_or_group, override.input_line
+        if key == "experiment":
+            if override.value() != saved.experiment:
+                raise BadInput(f"That is a run of experiment={saved.experiment}; resume it without {given}.")
+            continue
+        if key == "resume":
+            continue
+        if not override.is_delete():
+            OmegaConf.update(after, key, override.value(), force_add=True)
+        old = OmegaConf.select(before, key)
+        changed = override.is_delete() or OmegaConf.select(after, key) != old
+        if changed and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE):
+            raise BadInput(
+                f"{given} was given, but the run has {key}={old}; a resumed run may change {', '.join(MAY_CHANGE)} only."
+            )
+    return OmegaConf.to_object(after)  # type: ignore[return-value]
+
+
+def check_trusted(env_config: EnvConfig, given: str | None, key: str) -> None:
+    """Raises BadInput if a saved run would have a module imported that the command line does not name.
+
+    Loading runs no code that a file asks for; Gymnasium imports what stands before the colon.
+    """
+    if ":" in env_config.id and env_config.id != given:
+        raise BadInput(
+            f"The run's environment {env_config.id} lies in a module that has to be imported; if you trust it, "
+            f"add {key}={env_config.id} to the command."
+        )
+
+
+def load_agent(
+    path: str | Path, device: torch.device, env_id: str | None = None
+) -> tuple[Agent, TrainConfig, checkpoint.Checkpoint]:
+    """The agent of a run (its newest checkpoint) or of a checkpoint's folder, in evaluation mode.
+
+    env_id: of its environment, where that is "module:name" (`check_trusted`)
+
+    Raises BadInput if there is none, or if its files are not as they were written.
+    """
+    saved = checkpoint.load(Path(path), only=["agent"])
+    config = config_from_state(saved.state)
+    check_trusted(config.env, env_id, "env_id")
+    agent = Agent(config.agent, saved.state["num_actions"], saved.state["image_size"])
+    try:
+        agent.load_state_dict(saved.tensors["agent"])
+    except RuntimeError as error:
+        raise BadInput(f"{saved.folder} holds networks of another version; use the one that wrote it.") from error
+    return agent.eval().to(device), config, saved
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """Where a new run shall lie. Raises BadInput if something else lies there."""
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(config.run) if config.run else Path("runs") / config.experiment / now
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if config.run and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"run={folder} exists already; choose another folder, or go on with resume={folder}.")
     return folder
+
+
+def make_folder(wanted: Path, unique: bool) -> Path:
+    """Makes the folder; if it must be `unique` and another run was quicker, the next of <wanted>-2, <wanted>-3, …"""
+    names = itertools.chain([wanted.name], (f"{wanted.name}-{i}" for i in itertools.count(2)))
+    for folder in map(wanted.with_name, names):
+        try:
+            folder.mkdir(parents=True, exist_ok=not unique)
+            return folder
+        except FileExistsError as error:
+            if not unique or not folder.is_dir():
+                raise BadInput(f"{folder} cannot be made: something else lies there; choose another run=<folder>.") from error
+        except OSError as error:
+            raise BadInput(f"{folder} cannot be made ({error.strerror}); choose another run=<folder>.") from error
+    raise AssertionError
 
 
 def describe(folder: Path, config: TrainConfig) -> None:
@@ -138,10 +209,17 @@ def describe(folder: Path, config: TrainConfig) -> None:
     (folder / "README.txt").write_text("\n".join(lines))
 
 
+def last_checkpoint(folder: Path) -> str:
+    """What is left of a run that stopped."""
+    last = checkpoint.newest(folder)
+    return f"the last good checkpoint is {last} (go on with resume={folder})" if last else "no checkpoint had been written"
+
+
 def report(folder: Path, config: TrainConfig) -> None:
     """The last words of a run."""
     print(f"checkpoint: {checkpoint.newest(folder)}")
     if "csv" in config.logger:
         print(f"curves:     {plot_curves(folder)}")
     print(f"dream:      {max((folder / 'films').glob('*_dream.mp4'))}")
-    print(f"evaluate:   python scripts/evaluate.py run={folder}")
+    trusted = f" env_id={config.env.id}" if ":" in config.env.id else ""
+    print(f"evaluate:   python scripts/evaluate.py run={folder}{trusted}")

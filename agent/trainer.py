@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +20,7 @@ from agent.evaluate import EvaluationConfig, evaluate
 from agent.learner import Averages, Learner, LearnerConfig
 from agent.logger import Logger
 from agent.previews import pictures, write_dream, write_episode
+from agent.progress import progress
 from agent.replay import Replay, ReplayConfig
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import EnvConfig, make_vector
@@ -83,7 +83,7 @@ class TrainConfig:
     evaluate_every:   epochs
     checkpoint_every: epochs
     keep:             checkpoints that stay, besides the best
-    logger:           any of tensorboard, csv, wandb
+    logger:           one of tensorboard, csv, wandb, or a list of them
     """
 
     experiment: str = "crafter"
@@ -103,14 +103,18 @@ class TrainConfig:
     evaluate_every: int = 50
     checkpoint_every: int = 1
     keep: int = 2
-    logger: list[str] = field(default_factory=lambda: ["tensorboard", "csv"])
+    logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
+
+    def __post_init__(self) -> None:
+        if isinstance(self.logger, str):
+            self.logger = [self.logger]
 
 
 class Trainer:
-    """Holds what a run consists of. `run()` is the loop."""
+    """Holds what a run consists of. `run()` is the loop; `logger` may be set before it."""
 
-    def __init__(self, config: TrainConfig, folder: Path, agent: Agent, logger: Logger) -> None:
-        self.config, self.folder, self.agent, self.logger = config, folder, agent, logger
+    def __init__(self, config: TrainConfig, folder: Path, agent: Agent) -> None:
+        self.config, self.folder, self.agent, self.logger = config, folder, agent, Logger([])
         seeds = np.random.SeedSequence(config.seed).generate_state(config.collect.num_envs + 1).tolist()
         (folder / "replay").mkdir(parents=True, exist_ok=True)
         frame_shape = (3, agent.image_size, agent.image_size)
@@ -123,15 +127,16 @@ class Trainer:
             "policy": Learner(agent.policy, agent.policy_loss, config.policy, before_step=agent.update_target),
         }
         self.epoch = 0
-        self.best: dict[str, Any] = {"epoch": None, "return": -float("inf")}
+        self.best: dict[str, Any] = {"epoch": None, "return": None}
         self.chunks: tuple[checkpoint.ChunkRecord, ...] = ()
 
     def run(self) -> None:
         """All epochs from the present one on. Raises NonFinite if a loss is."""
-        with tqdm(total=self.config.epochs, initial=self.epoch, desc="epochs", unit="epoch") as bar:
+        with progress("epochs", self.config.epochs, "epoch", initial=self.epoch, leave=True) as bar:
             while self.epoch < self.config.epochs:
-                self.train_epoch()
+                metrics = self.train_epoch()
                 self.epoch += 1
+                self.log(metrics)
                 last = self.epoch == self.config.epochs
                 if self.epoch % self.config.evaluate_every == 0 or last:
                     self.evaluate()
@@ -139,16 +144,15 @@ class Trainer:
                     self.save()
                 bar.update()
 
-    def train_epoch(self) -> None:
-        """Collect, then learn each part."""
+    def train_epoch(self) -> dict[str, float]:
+        """Collect, then learn each part -> what became of it."""
         config, metrics = self.config, {}
         if self.epoch < config.collect.epochs:
             metrics |= self.collect()
         metrics |= self.learn("tokenizer", config.tokenizer.steps)
         metrics |= self.learn("dynamics", config.dynamics.steps)
         metrics |= self.learn("policy", config.agent.actor_critic.burn_in, anchor="before")
-        metrics["memory_gb"] = psutil.Process().memory_info().rss / 1e9
-        self.log(metrics)
+        return metrics | {"memory_gb": psutil.Process().memory_info().rss / 1e9}
 
     def collect(self) -> dict[str, float]:
         """The epoch's environment steps -> what became of them."""
@@ -158,7 +162,7 @@ class Trainer:
         with self.bar("collect", steps, "step") as bar:
             episodes = self.collector.collect(steps, random=first, progress=bar.update)
         speed = (self.replay.steps_added - before) / (perf_counter() - started)
-        return {"rates/collect_steps_per_second": speed} | episode_metrics(episodes)
+        return {"rates/collect_frames_per_second": speed} | episode_metrics(episodes)
 
     def learn(self, part: str, steps: int, anchor: str = "around") -> dict[str, float]:
         """The epoch's updates of one part -> the means of its metrics."""
@@ -171,16 +175,18 @@ class Trainer:
         with self.bar(part, updates, "update") as bar:
             for i in range(updates):
                 segment = self.replay.sample(part, schedule.batch, steps, anchor, count)
-                averages.add(learner.update(segment.to(self.agent.device)))
+                metrics = learner.update(segment.to(self.agent.device))
+                averages.add({f"{part}/{name}": value for name, value in metrics.items()})
                 bar.update()
                 if (i + 1) % READ_EVERY == 0 or i + 1 == updates:
                     means = averages.read()
-                    bar.set_postfix(loss=f"{means['loss']:.4f}")
+                    bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
         speed = updates / (perf_counter() - started)
-        metrics = {f"{part}/{name}": value for name, value in means.items()}
         if part == "tokenizer":
-            metrics |= {f"tokenizer/{name}": value.item() for name, value in self.agent.tokenizer.diagnostics().items()}
-        return metrics | {f"rates/{part}_updates_per_second": speed}
+            means |= {f"tokenizer/{name}": value.item() for name, value in self.agent.tokenizer.diagnostics().items()}
+        # Of the replay, and for the policy the imagined ones.
+        frames = schedule.batch * (self.config.agent.actor_critic.horizon if part == "policy" else steps)
+        return means | {f"rates/{part}_updates_per_second": speed, f"rates/{part}_frames_per_second": speed * frames}
 
     def evaluate(self) -> None:
         """Episodes with the present policy; pictures and films of one of them."""
@@ -189,8 +195,8 @@ class Trainer:
             result = evaluate(self.agent, self.config.env, self.config.evaluation, bar.update)
         summary = result.summary()
         speed = float(result.lengths.sum()) / (perf_counter() - started)
-        self.log({f"evaluate/{k}": v for k, v in summary.items()} | {"rates/evaluate_steps_per_second": speed})
-        if summary["return_mean"] > self.best["return"]:
+        self.log({f"evaluate/{k}": v for k, v in summary.items()} | {"rates/evaluate_frames_per_second": speed})
+        if self.best["return"] is None or summary["return_mean"] > self.best["return"]:
             self.best = {"epoch": self.epoch, "return": summary["return_mean"]}
 
         films = self.folder / "films"
@@ -255,9 +261,7 @@ class Trainer:
         self.logger.log(metrics, step=self.replay.steps_added, epoch=self.epoch)
 
     def bar(self, name: str, total: int, unit: str) -> tqdm:
-        # Into a file, one line in ten seconds is enough.
-        interval = 0.1 if sys.stderr.isatty() else 10
-        return tqdm(total=total, desc=f"epoch {self.epoch} {name}", unit=unit, leave=False, mininterval=interval)
+        return progress(f"epoch {self.epoch} {name}", total, unit)
 
     def close(self) -> None:
         self.envs.close()

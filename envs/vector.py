@@ -50,7 +50,7 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
     except Exception as error:
         raise BadInput(
             f"The environment {config.id} cannot be made with the arguments {config.kwargs}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}; change env.id or env.kwargs."
         ) from error
     try:
         check_spaces(env)

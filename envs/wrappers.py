@@ -29,6 +29,8 @@ class SeededEpisodes(gymnasium.Wrapper):
             `set_attr("resume_from", [one value per environment])`. `reset(seed=s)` drops it. If the
             last of the actions ends the episode, the next `step` is a reset, as it would have been
             in a vector environment that resets at the step after the last (NEXT_STEP).
+        replayed: of these actions, how many were played: fewer than given if the episode ended
+            before, because its environment is not decided by its seed.
 
     Args:
         env: the environment, without a wrapper of its own that remembers past episodes.
@@ -45,16 +47,13 @@ class SeededEpisodes(gymnasium.Wrapper):
         self.seed = seed
         self.episode = -1
         self.resume_from: tuple[int, list[int]] | None = None
+        self.replayed = 0
         self._resumed_at_end = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start the next episode, or the one of `resume_from`.
-
-        Raises:
-            RuntimeError: the episode of `resume_from` ended under its own actions.
-        """
+        """Start the next episode, or the one of `resume_from`."""
         if seed is not None:
             self.seed, self.episode, self.resume_from = seed, -1, None
         episode, actions = self.resume_from or (self.episode + 1, [])
@@ -63,15 +62,13 @@ class SeededEpisodes(gymnasium.Wrapper):
         observation, info = self.env.reset(
             seed=episode_seed(self.seed, self.episode), options=options
         )
-        for played, action in enumerate(actions, start=1):
+        self.replayed = 0
+        for action in actions:
             observation, _, terminated, truncated, info = self.env.step(action)
+            self.replayed += 1
             self._resumed_at_end = terminated or truncated
-            if self._resumed_at_end and played < len(actions):
-                raise RuntimeError(
-                    f"Episode {self.episode} of seed {self.seed} ended after {played} of the "
-                    f"{len(actions)} actions that it was to be resumed with: the environment, its "
-                    "arguments or its version are not those of the run that recorded the actions."
-                )
+            if self._resumed_at_end:
+                break
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

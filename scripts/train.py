@@ -2,6 +2,7 @@
 
 from agent.cli import command
 from agent.run import train
+from agent.trainer import TrainConfig
 
 if __name__ == "__main__":
-    command("train", train)
+    command("train", TrainConfig, train)

@@ -42,8 +42,8 @@ class CnnLstmPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.value_code = scalar_code(config.value, VALUE_CODES)
-        self.encoder = Encoder(config.conv, channels=3, latent=config.latent)
         features = config.latent * config.conv.output_size(image_size) ** 2
+        self.encoder = Encoder(config.conv, channels=3, latent=config.latent)
         self.lstm = nn.LSTMCell(features, config.hidden)
         self.actor = nn.Linear(config.hidden, num_actions)
         self.critic = nn.Linear(config.hidden, self.value_code.size)

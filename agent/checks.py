@@ -1,0 +1,186 @@
+"""What is refused at the door: numbers out of range, sizes that do not fit, a machine that is too small."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from torch import nn
+
+from agent.logger import KINDS
+from agent.replay import Replay
+from agent.trainer import TrainConfig
+from envs.errors import BadInput
+
+
+class Range(NamedTuple):
+    """least and most are accepted themselves; `words` says so."""
+
+    least: float
+    most: float
+    words: str
+
+
+COUNT = Range(1, 2**31 - 1, "1 or more, below 2^31")
+SEQUENCE = Range(2, 2**31 - 1, "2 or more, below 2^31")
+NUMBER = Range(0, 2**31 - 1, "0 or more, below 2^31")
+SEED = Range(0, 2**63 - 1, "0 or more, below 2^63")
+WEIGHT = Range(0, math.inf, "0 or more, and finite")
+POSITIVE = Range(math.ulp(0.0), math.inf, "more than 0, and finite")
+SHARE = Range(0, 1, "a number from 0 to 1")
+
+# Every number of a configuration; a test sees to it that none is missing.
+RANGES = {
+    "seed": SEED,
+    "epochs": COUNT,
+    "evaluate_every": COUNT,
+    "checkpoint_every": COUNT,
+    "keep": COUNT,
+    "collect.num_envs": COUNT,
+    "collect.epsilon": SHARE,
+    "collect.first_steps": COUNT,
+    "collect.steps": COUNT,
+    "collect.epochs": COUNT,
+    "replay.capacity": Range(1, math.inf, "1 or more"),
+    "replay.alpha": WEIGHT,
+    "agent.*conv.down": Range(0, 1, "0 or 1 for each stage"),
+    "agent.*conv.*": COUNT,
+    "agent.tokenizer.quantizer.commitment": WEIGHT,
+    "agent.tokenizer.quantizer.*decay": SHARE,
+    "agent.tokenizer.quantizer.revival_updates": NUMBER,
+    "agent.tokenizer.quantizer.*": COUNT,
+    "agent.tokenizer.l1": WEIGHT,
+    "agent.tokenizer.l2": WEIGHT,
+    "agent.tokenizer.worst": WEIGHT,
+    "agent.tokenizer.*": COUNT,
+    "agent.dynamics.*_weight": WEIGHT,
+    "agent.dynamics.*": COUNT,
+    "agent.policy.*": COUNT,
+    "agent.actor_critic.burn_in": COUNT,
+    "agent.actor_critic.horizon": COUNT,
+    "agent.actor_critic.entropy_weight": WEIGHT,
+    "agent.actor_critic.*": SHARE,
+    "*.batch": COUNT,
+    "*.steps": SEQUENCE,
+    "*.updates": NUMBER,
+    "*.first_updates": NUMBER,
+    "*.start_epoch": NUMBER,
+    "*.learning_rate": WEIGHT,
+    "*.weight_decay": WEIGHT,
+    "*.max_gradient_norm": POSITIVE,
+    "evaluation.seed": SEED,
+    "evaluation.*": COUNT,
+}
+
+
+def range_of(key: str) -> Range | None:
+    """The first entry of `RANGES` that fits."""
+    return next((accepted for pattern, accepted in RANGES.items() if fnmatchcase(key, pattern)), None)
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries -> dotted key -> value. What goes to an environment's constructor stays one value."""
+    flat = {}
+    for name, value in config.items():
+        inner = isinstance(value, dict) and name != "kwargs"
+        flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
+
+
+def check_values(config: Any, prefix: str = "") -> None:
+    """Raises BadInput if a number is out of its range or a text is empty.
+
+    prefix: where the keys of `config` stand in `RANGES`
+    """
+    for key, value in flatten(dataclasses.asdict(config)).items():
+        if value == "":
+            raise BadInput(f"{key}= was given without a value; give one, or leave it out.")
+        accepted = range_of(prefix + key)
+        numbers = value if isinstance(value, list) else [value]
+        if accepted is None or value is None or isinstance(value, (str, bool)):
+            continue
+        if not numbers:
+            raise BadInput(f"{key}=[] was given; give a list of at least one number.")
+        if not all(accepted.least <= n <= accepted.most and math.isfinite(n) for n in numbers):
+            raise BadInput(f"{key}={value} was given; give {accepted.words}.")
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raises BadInput if values are out of range or do not fit together."""
+    check_values(config)
+    kinds = config.logger
+    if not isinstance(kinds, list) or not all(kind in KINDS for kind in kinds):
+        raise BadInput(f"logger={kinds} was given; choose one of {', '.join(KINDS)}, or several: logger=[csv,wandb].")
+    if "wandb" in kinds and importlib.util.find_spec("wandb") is None:
+        raise BadInput(
+            "logger=wandb was given, and Weights & Biases is not installed; run `pip install deltadream[wandb]`, "
+            "or choose from tensorboard, csv."
+        )
+    envs = config.collect.num_envs
+    if config.collect.first_steps < 2 * envs:
+        raise BadInput(
+            f"collect.first_steps={config.collect.first_steps} leaves nothing to learn from with "
+            f"collect.num_envs={envs}; give {2 * envs} or more."
+        )
+    steps, context = config.dynamics.steps, config.agent.dynamics.context
+    if steps > context:
+        raise BadInput(f"dynamics.steps={steps} is more than agent.dynamics.context={context}; give at most the context.")
+    if config.agent.actor_critic.burn_in > steps:
+        raise BadInput(
+            f"agent.actor_critic.burn_in={config.agent.actor_critic.burn_in} is more than the segment that the "
+            f"dynamics learns from, dynamics.steps={steps}; give at most that."
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" or a device's name -> the device. Raises BadInput if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise BadInput(f"device={name} is not on this machine; choose one of {', '.join(there)}.") from error
+    return device
+
+
+def check_space(config: TrainConfig, networks: nn.Module, image_size: int, folder: Path, held: int = 0) -> None:
+    """Raises BadInput if memory or disk are too small for what the run will hold when its replay is full.
+
+    networks: on any device, meta too; image_size: height and width of the frames
+    held:     bytes of replay rows that lie in the run's folder already
+    """
+    while not folder.exists():
+        folder = folder.absolute().parent
+    frame_shape = (3, image_size, image_size)
+    Replay.check_fits(config.replay, config.collect.num_envs, frame_shape, folder)
+    weights = sum(p.numel() * p.element_size() for p in networks.parameters())
+    rows = Replay.bytes_needed(config.replay, config.collect.num_envs, frame_shape)
+    memmap = config.replay.storage == "memmap"
+    remedy = "lower replay.capacity or the networks' sizes"
+
+    # Weights, gradients and two moments. (A GPU's memory is not counted: there, other things weigh more.)
+    memory = 4 * weights + (0 if memmap else rows)
+    free = psutil.virtual_memory().available
+    if memory > free:
+        raise BadInput(
+            f"Networks and replay need {memory / 1e9:.2f} GB of memory, and only {free / 1e9:.2f} GB are free; {remedy}."
+        )
+    # Checkpoints hold weights and two moments, one more of them while the next is written, the best
+    # besides; they share one copy of the replay's rows. A memory map lies beside them.
+    disk = 3 * weights * (config.keep + 2) + max(0, rows - held) + (rows if memmap else 0)
+    free = psutil.disk_usage(str(folder)).free
+    if disk > free:
+        raise BadInput(
+            f"The run needs {disk / 1e9:.2f} GB of disk for its replay, its checkpoints' copy of it and its networks, and "
+            f"only {free / 1e9:.2f} GB are free in {folder}; {remedy}, or put the run on another disk with run=<folder>."
+        )

@@ -1,0 +1,33 @@
+"""Progress bars, on a terminal or into a file."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+SECONDS = 10  # between two lines into a file
+tqdm.monitor_interval = 0  # no thread of its own: environments are made by forking
+
+
+class _Lines:
+    """Writes to stderr, a line for each state of a bar instead of one line that is overwritten."""
+
+    last = ""
+
+    def write(self, text: str) -> None:
+        text = text.strip()
+        if text and text != self.last:  # a bar that closes shows itself once more
+            sys.stderr.write(text + "\n")
+        self.last = text or self.last
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(description: str, total: int, unit: str, initial: int = 0, leave: bool = False) -> tqdm:
+    """A bar with its rate and the time left. Into a file, a line in ten seconds, and none for what is quick."""
+    shown = {"desc": description, "total": total, "unit": unit, "initial": initial, "leave": leave, "miniters": 1}
+    if sys.stderr.isatty():
+        return tqdm(**shown)
+    return tqdm(**shown, file=_Lines(), mininterval=SECONDS, delay=SECONDS, position=0, ncols=100)

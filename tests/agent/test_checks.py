@@ -1,0 +1,120 @@
+import dataclasses
+import math
+
+import psutil
+import pytest
+import torch
+
+from agent import checks
+from agent.agent import Agent
+from agent.checks import check_config, check_space, check_values, flatten, pick_device, range_of
+from agent.trainer import TrainConfig
+from envs.errors import BadInput
+from tests.tiny import tiny
+
+NUMBERS = {
+    key: value
+    for key, value in flatten(dataclasses.asdict(TrainConfig())).items()
+    if type(value) in (int, float) or isinstance(value, list) and type(value[0]) is int
+}
+
+
+def with_value(key: str, value: object) -> TrainConfig:
+    config = TrainConfig()
+    *path, name = key.split(".")
+    owner = config
+    for part in path:
+        owner = getattr(owner, part)
+    setattr(owner, name, value)
+    return config
+
+
+def test_the_published_configuration_is_accepted():
+    check_config(TrainConfig())
+    check_config(tiny())
+
+
+def test_every_number_has_a_range():
+    assert len(NUMBERS) > 60
+    assert [key for key in NUMBERS if range_of(key) is None] == []
+    # A key that was renamed would leave its old range behind.
+    unused = [p for p in checks.RANGES if not any(range_of(key) is checks.RANGES[p] for key in NUMBERS)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_numbers_out_of_range(key: str):
+    accepted = range_of(key)
+    wrong = [accepted.least - 1, -1, math.nan, -math.inf, math.inf]
+    if accepted.most < math.inf:
+        wrong.append(accepted.most + 1)
+    for value in wrong:
+        given = [1, value] if isinstance(NUMBERS[key], list) else value
+        with pytest.raises(BadInput) as refusal:
+            check_values(with_value(key, given))
+        assert str(refusal.value) == f"{key}={given} was given; give {accepted.words}."
+    for value in (accepted.least, min(accepted.most, 10**6)):
+        check_values(with_value(key, [value] if isinstance(NUMBERS[key], list) else value))
+
+
+def test_no_revival_of_codes_is_a_value():
+    check_values(with_value("agent.tokenizer.quantizer.revival_updates", None))
+
+
+def test_devices(monkeypatch):
+    assert pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("cpu")
+    for name in ("", "tpu", "meta", "cuda:77", "cpu;"):
+        with pytest.raises(BadInput, match="choose one of auto, cpu"):
+            pick_device(name)
+
+
+class TestSpace:
+    """Of a run whose replay takes 3000 rows of 32×32 pixels."""
+
+    ROWS = 3000 * (3 * 32 * 32 + 12)
+
+    @pytest.fixture
+    def networks(self) -> Agent:
+        return Agent(tiny().agent, num_actions=3, image_size=32)
+
+    def refuses(self, monkeypatch, networks, folder, memory=1e18, disk=1e18, held=0, **replay) -> str | None:
+        """With so many bytes free."""
+        config = tiny(*(f"replay.{name}={value}" for name, value in replay.items()))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: Free(memory))
+        monkeypatch.setattr(psutil, "disk_usage", lambda path: Free(disk))
+        try:
+            check_space(config, networks, 32, folder, held)
+        except BadInput as refusal:
+            return str(refusal)
+        return None
+
+    def test_memory(self, monkeypatch, networks, tmp_path):
+        weights = 4 * sum(p.numel() for p in networks.parameters())
+        enough = self.ROWS + 4 * weights
+        assert self.refuses(monkeypatch, networks, tmp_path, memory=enough) is None
+        assert "of memory" in self.refuses(monkeypatch, networks, tmp_path, memory=enough - 1)
+        assert "replay.storage=memmap" in self.refuses(monkeypatch, networks, tmp_path, memory=self.ROWS - 1)
+        assert self.refuses(monkeypatch, networks, tmp_path, memory=4 * weights, storage="memmap") is None
+
+    @pytest.mark.parametrize(("storage", "copies"), [("memory", 1), ("memmap", 2)])
+    def test_disk(self, monkeypatch, networks, tmp_path, storage, copies):
+        weights = 4 * sum(p.numel() for p in networks.parameters())
+        checkpoints = 3 * weights * 4  # of the two kept, the best and the one being written
+        enough = copies * self.ROWS + checkpoints
+        new = tmp_path / "runs" / "catch" / "new"
+        assert self.refuses(monkeypatch, networks, new, disk=enough, storage=storage) is None
+        refusal = self.refuses(monkeypatch, networks, new, disk=enough - 1, storage=storage)
+        assert "of disk" in refusal and str(tmp_path) in refusal and "run=<folder>" in refusal
+        # What a resumed run holds already need not be free.
+        less = enough - 10_000
+        assert self.refuses(monkeypatch, networks, new, disk=less, storage=storage, held=10_000) is None
+        assert self.refuses(monkeypatch, networks, new, disk=checkpoints, held=10 * self.ROWS) is None
+
+
+class Free:
+    def __init__(self, free: float) -> None:
+        self.free = self.available = free

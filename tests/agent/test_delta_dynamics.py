@@ -1,0 +1,262 @@
+"""Dynamics: who sees what, and what the loss counts. World: one step at a time equals all at once."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.nets.heads import gumbel_max, symlog
+from agent.segment import Segment
+from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, WorldState
+from envs.errors import BadInput
+
+from .conftest import ACTIONS, SIZE, random_segment, small_config
+
+CODES, K, STEPS = 16, 4, 5
+BLOCK = 2 + K
+
+
+def make_agent(**changes) -> Agent:
+    """In evaluation mode, with weights large enough that every input is felt."""
+    torch.manual_seed(0)
+    config = small_config()
+    for name, value in changes.items():
+        setattr(config.dynamics, name, value)
+    agent = Agent(config, ACTIONS, SIZE).eval().requires_grad_(False)
+    for p in agent.dynamics.parameters():
+        if p.ndim == 2:
+            p.normal_(std=0.2)
+    return agent
+
+
+def random_tokens(batch: int, steps: int) -> Tensor:
+    return torch.randint(CODES, (batch, steps, K), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    return make_agent()
+
+
+@pytest.fixture(scope="module")
+def dynamics(agent: Agent) -> DeltaDynamics:
+    return agent.dynamics
+
+
+def test_shapes_and_the_last_steps_tokens_are_optional(dynamics: DeltaDynamics) -> None:
+    segment, tokens = random_segment(3, STEPS), random_tokens(3, STEPS)
+    full = dynamics(segment.frames, segment.actions, tokens)
+    short = dynamics(segment.frames, segment.actions, tokens[:, :-1])
+    assert full.tokens.shape == (3, STEPS, K, CODES) and short.tokens.shape == (3, STEPS - 1, K, CODES)
+    assert full.reward.shape == short.reward.shape == (3, STEPS, 255)
+    assert full.end.shape == short.end.shape == (3, STEPS, 2)
+    torch.testing.assert_close(short.tokens, full.tokens[:, :-1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(short.reward, full.reward, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(short.end, full.end, rtol=1e-5, atol=1e-5)
+
+
+INPUTS = [("frame", None), ("action", None), *(("token", k) for k in range(K))]  # their order within a step
+
+
+@pytest.mark.parametrize(("kind", "k"), INPUTS)
+@pytest.mark.parametrize("t", range(STEPS))
+def test_causality(dynamics: DeltaDynamics, t: int, kind: str, k: int | None) -> None:
+    """An input is felt by all predictions made at it or after it, and by none made before."""
+    segment, tokens = random_segment(1, STEPS), random_tokens(1, STEPS)
+    before = dynamics(segment.frames, segment.actions, tokens)
+    if kind == "frame":
+        segment.frames[:, t] = 255 - segment.frames[:, t]
+    elif kind == "action":
+        segment.actions[:, t] = (segment.actions[:, t] + 1) % ACTIONS
+    else:
+        tokens[:, t, k] = (tokens[:, t, k] + 1) % CODES
+    after = dynamics(segment.frames, segment.actions, tokens)
+    changed = BLOCK * t + INPUTS.index((kind, k))
+    for step in range(STEPS):
+        at_action = BLOCK * step + 1  # where reward, end and Δ1 are predicted; Δ2 is at Δ1, ...
+        felt = [(after.reward - before.reward, at_action), (after.end - before.end, at_action)]
+        felt = [(difference[0, step], place) for difference, place in felt]
+        felt += [((after.tokens - before.tokens)[0, step, n], at_action + n) for n in range(K)]
+        for difference, place in felt:
+            assert difference.abs().max() > 1e-6 if place >= changed else not difference.any()
+
+
+def padded_segment() -> Segment:
+    """Row 0 starts after two padded steps, row 1 ends before two; rewards of all sizes."""
+    segment = random_segment(3, STEPS)
+    segment.mask[:] = True
+    segment.mask[0, :2] = False
+    segment.mask[1, 3:] = False
+    segment.terminated[:] = False
+    segment.terminated[1, 2] = True
+    segment.rewards[:] = torch.linspace(-3, 40, 3 * STEPS).view(3, STEPS)
+    return segment
+
+
+@pytest.mark.parametrize("reward", ["two_hot", "sign"])
+def test_the_loss_against_a_loop_over_real_steps(reward: str) -> None:
+    dynamics = make_agent(reward=reward, tokens_weight=0.5, reward_weight=3.0, end_weight=0.1).dynamics
+    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    output = dynamics(segment.frames, segment.actions, tokens)
+    errors, correct, reward_errors, end_errors = [], [], [], []
+    for b, t in product(range(3), range(STEPS)):
+        if not segment.mask[b, t]:
+            continue
+        end_errors.append(-output.end[b, t].double().log_softmax(-1)[int(segment.terminated[b, t])].item())
+        log_p, r = output.reward[b, t].double().log_softmax(-1), segment.rewards[b, t].double()
+        if reward == "sign":
+            reward_errors.append(-log_p[int(r.sign()) + 1].item())
+        else:
+            place = (symlog(r).item() + 20) / (40 / 254)
+            low = int(place)
+            reward_errors.append(-((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item())
+        if t < STEPS - 1:
+            for k in range(K):
+                log_p = output.tokens[b, t, k].double().log_softmax(-1)
+                errors.append(-log_p[tokens[b, t, k]].item())
+                correct.append(log_p.argmax() == tokens[b, t, k])
+    mean = lambda terms: float(sum(terms)) / len(terms)
+    expected = {"tokens": 0.5 * mean(errors), "reward": 3.0 * mean(reward_errors), "end": 0.1 * mean(end_errors)}
+    expected |= {"loss": sum(expected.values()), "token_accuracy": mean(correct)}
+    losses = dynamics.loss(segment, tokens)
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_padded_is_no_target(dynamics: DeltaDynamics) -> None:
+    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    before = dynamics.loss(segment, tokens)
+    segment.rewards[~segment.mask] = 9.0
+    segment.terminated[~segment.mask] = True
+    # Behind the last observation nothing is read by a real step: the transformer is causal.
+    segment.frames[1, 4], segment.actions[1, 3:], tokens[1, 3] = 7, 2, 5
+    assert dynamics.loss(segment, tokens) == before
+
+
+def test_padding_before_an_episode_is_attended_to(dynamics: DeltaDynamics) -> None:
+    """As in imagination, where the burn-in may start with it: no attention mask, positions as they stand."""
+    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    before = dynamics.loss(segment, tokens)
+    segment.frames[0, 0] = 255 - segment.frames[0, 0]
+    after = dynamics.loss(segment, tokens)
+    assert all(after[name] != before[name] for name in ("tokens", "reward", "end"))
+
+
+def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> None:
+    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    before = dynamics.loss(segment, tokens)
+    segment.truncated[:] = True
+    assert dynamics.loss(segment, tokens) == before
+    segment.terminated[2, 4] = True
+    assert dynamics.loss(segment, tokens)["end"] != before["end"]
+
+
+def test_every_parameter_learns() -> None:
+    agent = make_agent().requires_grad_(True)
+    agent.dynamics.loss(random_segment(4, STEPS), random_tokens(4, STEPS - 1))["loss"].backward()
+    assert [name for name, p in agent.dynamics.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_misfits_are_refused() -> None:
+    config = small_config().dynamics
+    config.transformer.width = 24
+    with pytest.raises(BadInput, match="width 24 is not divisible by the 16 cells"):
+        DeltaDynamics(config, ACTIONS, SIZE, CODES, K)
+    with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
+        DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), ACTIONS, 64, CODES, K)
+
+
+class Forced:
+    """A `select` that returns prescribed tokens and never ends, and notes the logits that it was asked about."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        """tokens: [B, H, K]"""
+        self.tokens = iter(tokens.flatten(1).unbind(dim=1))
+        self.token_logits: list[Tensor] = []
+        self.end_logits: list[Tensor] = []
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if logits.shape[-1] == CODES:
+            self.token_logits.append(logits)
+            return next(self.tokens)
+        assert logits.shape[-1] == 2
+        self.end_logits.append(logits)
+        return torch.zeros(logits.shape[:-1], dtype=torch.int64)
+
+
+def run(agent: Agent, state: WorldState, actions: Tensor, tokens: Tensor):
+    """Steps under actions [B, H] and tokens [B, H, K] -> frames, token and end logits, rewards [B, H, ...]; state."""
+    forced, imagined = Forced(tokens), []
+    for action in actions.unbind(dim=1):
+        step, state = agent.world.step(state, action, forced)
+        imagined.append(step)
+    return (
+        torch.stack([i.frames for i in imagined], dim=1),
+        torch.stack(forced.token_logits, dim=1).unflatten(1, (-1, K)),
+        torch.stack(forced.end_logits, dim=1),
+        torch.stack([i.reward for i in imagined], dim=1),
+        state,
+    )
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("past", "steps"), [(1, 8), (3, 6), (8, 1)])
+def test_stepping_equals_the_forward_pass(agent: Agent, past: int, steps: int) -> None:
+    """Up to the whole context of 8 steps: the last of them still remembers the first frame."""
+    segment = random_segment(2, past + 1)[:, :past]
+    actions = torch.randint(ACTIONS, (2, steps), generator=torch.Generator().manual_seed(1))
+    tokens = random_tokens(2, steps)
+    frames, token_logits, end_logits, rewards, _ = run(agent, agent.world.start(segment), actions, tokens)
+
+    seen = segment.frames[:, :-1].flatten(0, 1), segment.actions[:, :-1].flatten(), segment.frames[:, 1:].flatten(0, 1)
+    past_tokens = agent.tokenizer.encode(*seen).unflatten(0, (2, past - 1)) if past > 1 else tokens[:, :0]
+    output = agent.dynamics(
+        torch.cat([segment.frames, frames[:, :-1]], dim=1),
+        torch.cat([segment.actions[:, :-1], actions], dim=1),
+        torch.cat([past_tokens, tokens], dim=1),
+    )
+    assert token_logits.std() > 0.1
+    assert close(token_logits, output.tokens[:, past - 1 :])
+    assert close(end_logits, output.end[:, past - 1 :])
+    assert close(rewards, agent.dynamics.reward_code.value(output.reward[:, past - 1 :]))
+    newest = segment.frames[:, -1]
+    for t in range(steps):
+        newest = agent.tokenizer.decode(newest, actions[:, t], tokens[:, t])
+        assert torch.equal(frames[:, t], newest)
+
+
+def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agent) -> None:
+    segment = random_segment(2, 3)
+    actions = torch.randint(ACTIONS, (2, 12), generator=torch.Generator().manual_seed(1))
+    tokens = random_tokens(2, 12)
+    _, _, _, _, full = run(agent, agent.world.start(segment), actions[:, :6], tokens[:, :6])  # 2 + 6 = 8 steps
+    fresh = agent.world.start(random_segment(2, 2)[:, :1])._replace(frames=full.frames)
+    continued = run(agent, full, actions[:, 6:], tokens[:, 6:])
+    restarted = run(agent, fresh, actions[:, 6:], tokens[:, 6:])
+    for a, b in zip(continued[:4], restarted[:4], strict=True):
+        assert torch.equal(a, b)
+    # One step earlier the memory is still there, and felt.
+    _, _, _, _, almost = run(agent, agent.world.start(segment), actions[:, :5], tokens[:, :5])
+    fresh = fresh._replace(frames=almost.frames)
+    remembering, forgetful = (run(agent, s, actions[:, 5:6], tokens[:, 5:6])[1] for s in (almost, fresh))
+    assert not close(remembering, forgetful)
+
+
+def test_more_frames_than_the_context_are_refused(agent: Agent) -> None:
+    with pytest.raises(BadInput, match="9 past frames .* context of 8 steps"):
+        agent.world.start(random_segment(2, 9))
+
+
+def test_the_sign_of_a_reward_is_sampled() -> None:
+    torch.manual_seed(0)
+    agent = make_agent(reward="sign")
+    state = agent.world.start(random_segment(200, 2))
+    imagined, _ = agent.world.step(state, torch.zeros(200, dtype=torch.int64), gumbel_max)
+    assert set(imagined.reward.tolist()) == {-1, 0, 1}
+    assert imagined.end.any() and not imagined.end.all()

@@ -1,0 +1,163 @@
+"""The Δ-autoencoder: order of the cells, masks of the loss, what is refused."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.tokenizers.delta import DeltaTokenizer, DeltaTokenizerConfig
+from envs.errors import BadInput
+
+from .conftest import ACTIONS, SIZE, random_segment, small_config
+
+
+def make(size: int = SIZE, **changes) -> DeltaTokenizer:
+    torch.manual_seed(0)
+    config = small_config().tokenizer
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return DeltaTokenizer(config, ACTIONS, size).eval()
+
+
+def transitions(count: int, size: int = SIZE):
+    segment = random_segment(count, 2, size=size)
+    return segment.frames[:, 0], segment.actions[:, 0], segment.frames[:, 1]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4, 8, 16])
+def test_cells_are_flattened_by_row_column_channel(tokens: int) -> None:
+    tokenizer = make(size=32, tokens=tokens)
+    rows, columns = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4), 16: (4, 4)}[tokens]
+    height, width, channels = 8 // rows, 8 // columns, 8
+    z = torch.arange(2 * channels * 8 * 8, dtype=torch.float32).view(2, channels, 8, 8)
+    cells = tokenizer.map_to_cells(z)
+    assert cells.shape == (2, tokens, height * width * channels)
+    for k in range(tokens):
+        top, left = k // columns * height, k % columns * width
+        expected = [z[:, c, top + i, left + j] for i in range(height) for j in range(width) for c in range(channels)]
+        assert torch.equal(cells[:, k], torch.stack(expected, dim=1))
+    assert torch.equal(tokenizer.cells_to_map(cells), z)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4, 8, 16])
+def test_encode_and_decode(tokens: int) -> None:
+    tokenizer = make(tokens=tokens)
+    frames, actions, next_frames = transitions(3)
+    codes = tokenizer.encode(frames, actions, next_frames)
+    assert codes.shape == (3, tokens) and codes.dtype == torch.int64
+    assert codes.min() >= 0 and codes.max() < 16
+    decoded = tokenizer.decode(frames, actions, codes)
+    assert decoded.shape == frames.shape and decoded.dtype == torch.uint8
+    cells = tokenizer.from_code(tokenizer.quantizer.codebook[codes])
+    plain = tokenizer.reconstruct(frames, actions, cells).clamp(0, 1)
+    assert (decoded.float() / 255 - plain).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_decoded_frames_do_not_wrap_around() -> None:
+    tokenizer = make()
+    frames, actions, _ = transitions(2)
+    for bias, grey in ((9.0, 255), (-9.0, 0)):
+        torch.nn.init.constant_(tokenizer.decoder[-1].bias, bias)
+        assert (tokenizer.decode(frames, actions, torch.zeros(2, 4, dtype=torch.int64)) == grey).all()
+
+
+def test_all_inputs_are_seen() -> None:
+    tokenizer = make()
+    frames, _, next_frames = transitions(1)
+    a, b = torch.tensor([0]), torch.tensor([1])
+    z = tokenizer.encode_map(frames, a, next_frames)
+    for other in [(255 - frames, a, next_frames), (frames, b, next_frames), (frames, a, 255 - next_frames)]:
+        assert not torch.allclose(z, tokenizer.encode_map(*other))
+    torch.nn.init.normal_(tokenizer.quantizer.codebook)
+    cells = tokenizer.embed(torch.zeros(1, 4, dtype=torch.int64))
+    decoded = tokenizer.reconstruct(frames, a, cells)
+    for other in [(255 - frames, a, cells), (frames, b, cells), (frames, a, -cells)]:
+        assert not torch.allclose(decoded, tokenizer.reconstruct(*other))
+
+
+def padded_segment():
+    """Row 0 starts after two padded steps, row 1 ends before one."""
+    segment = random_segment(3, 6)
+    segment.mask[0, :2] = False
+    segment.mask[1, 4:] = False
+    return segment
+
+
+def test_the_loss_against_a_loop_over_real_transitions() -> None:
+    tokenizer, segment = make(l1=0.3, l2=0.7, worst=0.2), padded_segment()
+    losses = tokenizer.loss(segment)
+    errors, distances = [], []
+    for b in range(3):
+        for t in range(5):
+            frame, following = segment.frames[b, t : t + 1], segment.frames[b, t + 1 : t + 2]
+            action = segment.actions[b, t : t + 1]
+            z = tokenizer.to_code(tokenizer.map_to_cells(tokenizer.encode_map(frame, action, following)))
+            codes = tokenizer.quantizer.codebook[tokenizer.encode(frame, action, following)]
+            distances.append((z / z.norm(dim=-1, keepdim=True) - codes).square().mean().item())
+            if segment.mask[b, t]:
+                image = tokenizer.reconstruct(frame, action, tokenizer.from_code(codes))
+                errors.append((image - following / 255).abs().double())
+    mean = lambda terms: sum(terms).item() / len(errors)
+    expected = {
+        "reconstruction_l1": 0.3 * mean(e.mean() for e in errors),
+        "reconstruction_l2": 0.7 * mean((e**2).mean() for e in errors),
+        "reconstruction_worst": 0.2 * mean((e**2).max() for e in errors),
+        "commitment": 0.02 * sum(distances) / len(distances),  # of every transition, padded ones too
+    }
+    expected["loss"] = sum(expected.values())
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_padding_reaches_nothing_but_the_commitment() -> None:
+    """And so, in training mode, the codebook."""
+    tokenizer, segment = make(), padded_segment()
+    other = segment.clone()
+    other.frames[0, :2] = 7
+    other.frames[1, 5] = 7
+    other.actions[~other.mask] = 3
+    before, after = tokenizer.loss(segment), tokenizer.loss(other)
+    for name in ("reconstruction_l1", "reconstruction_l2", "reconstruction_worst"):
+        assert before[name] == after[name]
+    assert before["commitment"] != after["commitment"]
+    real = segment.clone()
+    real.frames[1, 4] = 7  # the last observation, which no action follows
+    assert tokenizer.loss(real)["reconstruction_l2"] != before["reconstruction_l2"]
+
+
+def test_the_codebook_moves_in_training_only() -> None:
+    tokenizer, segment = make(), random_segment(3, 4)
+    before = copy.deepcopy(tokenizer.quantizer.state_dict())
+    tokenizer.loss(segment)
+    assert all(torch.equal(v, before[k]) for k, v in tokenizer.quantizer.state_dict().items())
+    tokenizer.train().loss(segment)
+    assert not any(torch.equal(v, before[k]) for k, v in tokenizer.quantizer.state_dict().items())
+
+
+def test_every_parameter_learns_from_the_reconstruction() -> None:
+    """Those before the quantizer too, straight through it."""
+    tokenizer = make().train()
+    segment = random_segment(8, 4)
+    segment.actions[:] = torch.arange(32).view(8, 4) % ACTIONS
+    tokenizer.loss(segment)["reconstruction_l2"].backward()
+    assert [name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_diagnostics(agent: Agent) -> None:
+    diagnostics = agent.tokenizer.diagnostics()
+    assert diagnostics["codebook_entropy_bits"].item() == pytest.approx(4) and diagnostics["codes_in_use"] == 16
+
+
+def test_misfits_are_refused() -> None:
+    with pytest.raises(BadInput, match="32 tokens do not tile .* 4×4"):
+        make(tokens=32)
+    with pytest.raises(BadInput, match="3 tokens a step"):
+        make(tokens=3)
+    frame_conv = small_config().tokenizer.conv
+    frame_conv.down = [1, 0]
+    with pytest.raises(BadInput, match="conv gives 4×4 maps and frame_conv 8×8"):
+        make(frame_conv=frame_conv)
+    with pytest.raises(BadInput, match="image size 60 is not divisible by 8"):
+        DeltaTokenizer(DeltaTokenizerConfig(), ACTIONS, 60)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.evaluate import EvaluationConfig, evaluate
+from envs.scores import CRAFTER_ACHIEVEMENTS
+from envs.vector import EnvConfig
+from tests.agent.conftest import SIZE
+from tests.agent.test_collect import counters
+from tests.tiny import TINY_CRAFTER, tiny
+
+CATCH = EnvConfig(id="deltadream/Catch-v0")
+
+
+@pytest.fixture(scope="module")
+def catcher() -> Agent:
+    torch.manual_seed(0)
+    return Agent(tiny().agent, num_actions=3, image_size=32).eval()
+
+
+def test_each_environment_plays_its_share(agent, monkeypatch):
+    """So that short episodes are not favoured: whoever is quick does not play more of them."""
+    monkeypatch.setattr("agent.evaluate.make_vector", lambda env, seeds: counters(*[1, 2, 30][: len(seeds)]))
+    progress = []
+    result = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=8, num_envs=3), progress.append)
+    assert result.lengths.tolist() == [1] * 3 + [2] * 3 + [30] * 2
+    assert result.returns.tolist() == [1.0] * 3 + [2.0] * 3 + [30.0] * 2
+    assert progress == [1] * 8
+    assert result.achievements is None
+
+    recording = result.recording  # the first environment's first episode, with its last observation
+    assert recording.frames.shape == (2, 3, SIZE, SIZE)
+    assert recording.frames[:, 0, 0, 0].tolist() == [0, 1]
+    assert recording.mask.tolist() == [True, False]
+    assert recording.terminated.tolist() == [True, False]
+    assert recording.rewards.tolist() == [1, 0]
+
+    few = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=2, num_envs=16))
+    assert few.lengths.tolist() == [1, 2]
+
+
+def test_two_evaluations_agree(catcher):
+    config = EvaluationConfig(episodes=12, num_envs=4)
+    torch.manual_seed(1)
+    first = evaluate(catcher, CATCH, config)
+    torch.manual_seed(2)
+    second = evaluate(catcher, CATCH, config)
+    assert first.summary() == second.summary()
+    np.testing.assert_array_equal(first.returns, second.returns)
+    assert (first.recording == second.recording).all()
+    parallel = evaluate(catcher, EnvConfig(id=CATCH.id, parallel=True), config)
+    np.testing.assert_array_equal(first.returns, parallel.returns)
+    other = evaluate(catcher, CATCH, EvaluationConfig(episodes=12, num_envs=4, seed=5))
+    assert not (first.recording.frames == other.recording.frames).all() or (first.returns != other.returns).any()
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_random_states_outside_stay(catcher, random):
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    weights = {name: value.clone() for name, value in catcher.state_dict().items()}
+    evaluate(catcher, CATCH, EvaluationConfig(episodes=3, num_envs=2), random=random)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert all(torch.equal(value, weights[name]) for name, value in catcher.state_dict().items())
+
+
+def test_random_play(catcher, monkeypatch):
+    monkeypatch.setattr(catcher, "act", None)
+    result = evaluate(catcher, CATCH, EvaluationConfig(episodes=200, num_envs=50), random=True)
+    # The paddle's column after 8 uniform moves from the middle, against a uniform ball: 0.2 of the balls.
+    assert abs(result.returns.mean() - (-0.6)) < 5 * 0.8 / np.sqrt(200)
+    assert (result.lengths == 9).all()
+
+
+def test_summary(agent, monkeypatch):
+    monkeypatch.setattr("agent.evaluate.make_vector", lambda env, seeds: counters(*[2, 4, 9][: len(seeds)]))
+    summary = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=3, num_envs=3)).summary()
+    assert summary["return_mean"] == 5 and summary["return_median"] == 4 and summary["length_mean"] == 5
+    assert summary["return_standard_error"] == pytest.approx(np.sqrt((9 + 1 + 16) / 2 / 3))
+    assert np.isnan(evaluate(agent, EnvConfig(), EvaluationConfig(episodes=1)).summary()["return_standard_error"])
+
+
+def test_crafter_score():
+    torch.manual_seed(0)
+    config = tiny(base=TINY_CRAFTER)
+    agent = Agent(config.agent, num_actions=17, image_size=64).eval()
+    result = evaluate(agent, config.env, EvaluationConfig(episodes=3, num_envs=2))
+    assert (result.lengths <= 60).all() and len(result.achievements) == 3
+    summary = result.summary()
+    rates = [summary[f"success_rate/{name}"] for name in CRAFTER_ACHIEVEMENTS]
+    for name, rate in zip(CRAFTER_ACHIEVEMENTS, rates, strict=True):
+        assert rate == pytest.approx(100 / 3 * sum(episode[name] > 0 for episode in result.achievements))
+    assert summary["crafter_score"] == pytest.approx(np.exp(np.mean(np.log1p(rates))) - 1)
+    assert max(rates) > 0

@@ -1,0 +1,123 @@
+"""What imagination returns, that it is reproducible, and that it obeys."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.imagination import Trajectory, burn_in, dream, imagine
+from agent.nets.heads import gumbel_max, greedy
+
+from .conftest import ACTIONS, SIZE, random_segment, small_config
+
+BATCH, HORIZON, K = 6, 5, 4
+
+
+@pytest.fixture
+def agent() -> Agent:
+    """In evaluation mode, with weights large enough that different actions give different frames."""
+    torch.manual_seed(0)
+    agent = Agent(small_config(), ACTIONS, SIZE).eval()
+    with torch.no_grad():
+        for module in (agent.tokenizer, agent.dynamics):
+            for p in module.parameters():
+                if p.ndim == 2:
+                    p.normal_(std=0.3)
+        agent.policy.actor.weight.normal_()
+    return agent
+
+
+def rollout(agent: Agent, seed: int = 0, select=gumbel_max, steps: int = 3) -> Trajectory:
+    segment = random_segment(BATCH, 3)[:, -steps:]
+    torch.manual_seed(seed)
+    return imagine(agent.world, agent.policy, segment, burn_in(agent.policy, segment), HORIZON, select)
+
+
+def same(a: Trajectory, b: Trajectory) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.to_dict().values(), b.to_dict().values(), strict=True))
+
+
+def test_shapes_and_types(agent: Agent) -> None:
+    trajectory = rollout(agent)
+    expected = {
+        "frames": ((BATCH, HORIZON + 1, 3, SIZE, SIZE), torch.uint8),
+        "actions": ((BATCH, HORIZON), torch.int64),
+        "tokens": ((BATCH, HORIZON, K), torch.int64),
+        "rewards": ((BATCH, HORIZON), torch.float32),
+        "ends": ((BATCH, HORIZON), torch.bool),
+    }
+    assert trajectory.batch_size == (BATCH,)
+    assert {name: (x.shape, x.dtype) for name, x in trajectory.to_dict().items()} == expected
+    assert trajectory.actions.min() >= 0 and trajectory.actions.max() < ACTIONS
+    assert trajectory.tokens.min() >= 0 and trajectory.tokens.max() < 16
+    assert torch.equal(trajectory.frames[:, 0], random_segment(BATCH, 3).frames[:, -1])
+
+
+def test_no_gradient_and_nothing_learned(agent: Agent) -> None:
+    before = copy.deepcopy(agent.state_dict())
+    state = burn_in(agent.policy, random_segment(BATCH, 3))
+    assert state.requires_grad  # the caller decides; imagination itself never asks for one
+    trajectory = imagine(agent.world, agent.policy, random_segment(BATCH, 3), state, HORIZON)
+    assert not any(x.requires_grad for x in trajectory.to_dict().values())
+    assert all(torch.equal(value, before[name]) for name, value in agent.state_dict().items())
+
+
+def test_the_same_seed_imagines_the_same(agent: Agent) -> None:
+    assert same(rollout(agent, seed=1), rollout(agent, seed=1))
+    assert not same(rollout(agent, seed=1), rollout(agent, seed=2))
+
+
+def test_greedy_needs_no_seed(agent: Agent) -> None:
+    assert same(rollout(agent, seed=1, select=greedy), rollout(agent, seed=2, select=greedy))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_policy_acts_on_what_the_trajectory_says_it_saw(agent: Agent, steps: int) -> None:
+    """Actor and critic recomputed over the trajectory in one pass are those that imagined it."""
+    trajectory, segment = rollout(agent, select=greedy, steps=steps), random_segment(BATCH, 3)[:, -steps:]
+    state = burn_in(agent.policy, segment)
+    output, _ = agent.policy(trajectory.frames[:, :-1], state)
+    assert torch.equal(output.action_logits.argmax(dim=-1), trajectory.actions)
+    assert len(trajectory.actions.unique()) > 1
+    # Each frame is what the tokens say, on top of the one before.
+    for t in range(HORIZON):
+        decoded = agent.tokenizer.decode(trajectory.frames[:, t], trajectory.actions[:, t], trajectory.tokens[:, t])
+        assert torch.equal(decoded, trajectory.frames[:, t + 1])
+
+
+def test_burn_in_stops_before_the_last_frame(agent: Agent) -> None:
+    segment = random_segment(BATCH, 4)
+    expected = agent.policy(segment.frames[:, :3], agent.policy.initial_state(BATCH))[1]
+    torch.testing.assert_close(burn_in(agent.policy, segment), expected)
+    assert not burn_in(agent.policy, segment[:, :1]).any()
+
+
+def test_a_dream_follows_the_given_actions(agent: Agent) -> None:
+    segment = random_segment(2, 7)
+    frames, tokens = dream(agent.world, segment, burn_in=3, select=greedy)
+    assert frames.shape == (2, 4, 3, SIZE, SIZE) and frames.dtype == torch.uint8
+    assert tokens.shape == (2, 4, K) and tokens.dtype == torch.int64
+    frame = segment.frames[:, 2]
+    for t in range(4):
+        frame = agent.tokenizer.decode(frame, segment.actions[:, 2 + t], tokens[:, t])
+        assert torch.equal(frames[:, t], frame)
+
+
+@pytest.mark.parametrize("t", range(7))
+def test_a_dream_sees_burn_in_frames_and_no_others(agent: Agent, t: int) -> None:
+    segment = random_segment(2, 7)
+    before, _ = dream(agent.world, segment, burn_in=3, select=greedy)
+    other = segment.clone()
+    other.frames[:, t] = 255 - other.frames[:, t]
+    assert torch.equal(dream(agent.world, other, burn_in=3, select=greedy)[0], before) == (t >= 3)
+    # The action at t leads to frame t + 1, the first dreamt one being frame 3; the last action leads nowhere.
+    other = segment.clone()
+    other.actions[:, t] = (other.actions[:, t] + 1) % ACTIONS
+    changed = (dream(agent.world, other, burn_in=3, select=greedy)[0] != before).flatten(2).any(dim=2)
+    first = max(t - 2, 0)
+    assert not changed[:, :first].any() and changed.any() == (t < 6)
+    if 2 <= t < 6:
+        assert changed[:, first].all()

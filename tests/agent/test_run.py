@@ -1,0 +1,191 @@
+"""Runs started, resumed and refused, in this process. tests/scripts/ does it by the command."""
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent import checkpoint
+from agent.logger import read_metrics
+from agent.run import load_agent, make_folder, resumed_config, run_folder, train
+from agent.trainer import TrainConfig
+from envs.errors import BadInput
+from tests.tiny import TINY_CRAFTER, tiny
+
+UNEQUAL = ("rates/", "memory_gb")  # what the machine decides
+
+
+def resume(folder: Path, *overrides: str) -> None:
+    train(TrainConfig(resume=str(folder)), [f"resume={folder}", *overrides])
+
+
+def check_equal(one: Path, other: Path) -> None:
+    """Two runs' newest checkpoints, replay rows and curves, to the last bit."""
+    ours, theirs = checkpoint.load(one), checkpoint.load(other)
+    assert ours.epoch == theirs.epoch
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for part, tensors in ours.tensors.items():
+        assert tensors.keys() == theirs.tensors[part].keys()
+        for name, value in tensors.items():
+            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
+    states = [saved.state | {"config": None} for saved in (ours, theirs)]
+    assert states[0] == states[1]
+    rows = [
+        {
+            name: torch.cat([checkpoint.read_rows(saved.run, chunk)[name] for chunk in saved.chunks])
+            for name in ("frames", "actions", "rewards")
+        }
+        for saved in (ours, theirs)
+    ]
+    for name, column in rows[0].items():
+        assert torch.equal(column, rows[1][name]), name
+    curves = [
+        [{name: text for name, text in row.items() if not name.startswith(UNEQUAL)} for row in csv.DictReader(open(run / "metrics.csv"))]
+        for run in (one, other)
+    ]
+    assert curves[0] == curves[1] and len(curves[0]) == ours.epoch
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory) -> Path:
+    """Four epochs at once."""
+    folder = tmp_path_factory.mktemp("four") / "run"
+    train(tiny(f"run={folder}", "epochs=4", "keep=9"), [])
+    return folder
+
+
+@pytest.fixture
+def two(four: Path, tmp_path: Path) -> Path:
+    """The run after two of its four epochs: what came later is gone."""
+    folder = shutil.copytree(four, tmp_path / "two")
+    for epoch in (3, 4):
+        shutil.rmtree(folder / "checkpoints" / f"epoch_00000{epoch}")
+    return folder
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_two_and_two_epochs_are_four(four, tmp_path, parallel):
+    folder = tmp_path / "run"
+    train(tiny(f"run={folder}", "epochs=2", "keep=9", f"env.parallel={parallel}"), [])
+    resume(folder, "epochs=4")
+    check_equal(four, folder)
+
+
+def test_a_crash_loses_nothing_but_time(four, two):
+    """Rows of metrics.csv and events of TensorBoard that came after the last checkpoint do not appear twice."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert len(read_metrics(two / "metrics.csv")) == 4
+    resume(two)
+    check_equal(four, two)
+    events = EventAccumulator(str(two / "tensorboard")).Reload()
+    steps = [event.step for event in events.Scalars("tokenizer/loss")]
+    assert steps == [row["step"] for row in read_metrics(four / "metrics.csv")]
+
+
+def test_from_an_older_checkpoint(four, tmp_path, capsys):
+    """What the run did after it is given up, and said so; nothing of it remains."""
+    folder = shutil.copytree(four, tmp_path / "run")
+    resume(folder / "checkpoints" / "epoch_000002", "epochs=3")
+    assert "epoch_000002: what the run did after it, up to" in capsys.readouterr().out
+    assert [row["epoch"] for row in read_metrics(folder / "metrics.csv")] == [1, 2, 3]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [f"epoch_00000{i}" for i in (1, 2, 3)]
+    needed = {chunk.path for epoch in (1, 2, 3) for chunk in checkpoint.load(folder / "checkpoints" / f"epoch_00000{epoch}").chunks}
+    assert {f"replay/{path.name}" for path in (folder / "replay").iterdir()} == needed
+    resume(folder, "epochs=4")
+    check_equal(four, folder)
+
+
+def test_a_memory_map_and_a_full_ring(tmp_path):
+    """The replay overwrites its oldest rows; half an episode remains of some."""
+    ring = ("replay.capacity=90", "replay.storage=memmap", "keep=1")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny(f"run={whole}", "epochs=4", *ring), [])
+    train(tiny(f"run={halves}", "epochs=3", *ring), [])
+    resume(halves, "epochs=4")
+    # Files of rows end at other places where the run did; what is held is the same.
+    ours, theirs = checkpoint.load(whole), checkpoint.load(halves)
+    for part in ("agent", "replay", "collector", "random", "policy_optimizer"):
+        for name, value in ours.tensors[part].items():
+            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
+
+
+@pytest.mark.parametrize("collect", [40, 47])
+def test_crafter(tmp_path, collect):
+    """Episodes of at most 60 steps, so that some have just ended when the checkpoint is taken."""
+    overrides = (f"collect.steps={collect}", "evaluation.episodes=1")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny(f"run={whole}", "epochs=3", *overrides, base=TINY_CRAFTER), [])
+    train(tiny(f"run={halves}", "epochs=2", *overrides, base=TINY_CRAFTER), [])
+    resume(halves, "epochs=3")
+    check_equal(whole, halves)
+
+
+def test_episodes_that_have_just_ended(tmp_path):
+    """Catch ends after 9 steps; 3 environments and 27 + 30 steps: all three ended at the first checkpoint."""
+    overrides = ("collect.first_steps=27", "collect.steps=40")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny(f"run={whole}", "epochs=2", *overrides), [])
+    train(tiny(f"run={halves}", "epochs=1", *overrides), [])
+    assert checkpoint.load(halves).tensors["collector"]["done"].all()
+    resume(halves, "epochs=2")
+    check_equal(whole, halves)
+
+
+class TestWhatMayChange:
+    SAVED = tiny()
+
+    def test_some_keys(self):
+        config = resumed_config(self.SAVED, ["resume=x", "epochs=9", "evaluation.episodes=3", "logger=csv", "+keep=4"])
+        expected = replace(self.SAVED, epochs=9, logger=["csv"], keep=4)
+        expected.evaluation = replace(self.SAVED.evaluation, episodes=3)
+        assert config == expected
+
+    def test_values_that_it_has_anyway(self):
+        assert resumed_config(self.SAVED, ["seed=0", "agent.policy.hidden=8", "experiment=catch"]) == self.SAVED
+
+    @pytest.mark.parametrize("given", ["seed=1", "agent.policy.hidden=9", "collect.num_envs=5", "env.id=x", "~seed", "run=y"])
+    def test_not_others(self, given):
+        with pytest.raises(BadInput, match="may change epochs") as refusal:
+            resumed_config(self.SAVED, [given])
+        assert str(refusal.value).startswith(f"{given} was given, but the run has ")
+
+    def test_not_the_experiment(self):
+        with pytest.raises(BadInput, match="run of experiment=catch; resume it without experiment=crafter"):
+            resumed_config(self.SAVED, ["experiment=crafter"])
+
+
+class TestFolder:
+    def test_runs_of_the_same_second(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        wanted = run_folder(tiny())
+        assert wanted.parent == Path("runs/catch")
+        folders = [make_folder(wanted, unique=True) for _ in range(3)]
+        assert [folder.name for folder in folders] == [wanted.name, f"{wanted.name}-2", f"{wanted.name}-3"]
+        assert all(folder.is_dir() for folder in folders)
+
+    def test_by_name(self, tmp_path):
+        config = tiny(f"run={tmp_path / 'new'}")
+        assert make_folder(run_folder(config), unique=False) == tmp_path / "new"
+        assert make_folder(run_folder(config), unique=False) == tmp_path / "new"  # empty as it is
+        (tmp_path / "new" / "file").touch()
+        with pytest.raises(BadInput, match="exists already"):
+            run_folder(config)
+
+    def test_not_below_a_file(self, tmp_path):
+        (tmp_path / "file").touch()
+        for wanted in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises(BadInput, match="cannot be made"):
+                make_folder(wanted, unique=False)
+
+
+def test_load_agent(four):
+    agent, config, saved = load_agent(four, torch.device("cpu"))
+    assert config == tiny(f"run={four}", "epochs=4", "keep=9")
+    assert not agent.training and saved.epoch == 4
+    older, _, saved = load_agent(four / "checkpoints" / "epoch_000001", torch.device("cpu"))
+    assert saved.epoch == 1
+    assert not torch.equal(older.policy.actor.weight, agent.policy.actor.weight)

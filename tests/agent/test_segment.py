@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import torch
+
+from agent.segment import masked_mean
+
+from .conftest import random_segment
+
+
+def test_masked_mean() -> None:
+    x, mask = torch.tensor([[1.0, 2.0], [3.0, 10.0]]), torch.tensor([[True, False], [False, True]])
+    assert masked_mean(x, mask) == 5.5
+    assert masked_mean(x, torch.zeros_like(mask)) == 0
+
+
+def test_what_is_masked_may_be_anything() -> None:
+    x = torch.tensor([1.0, torch.nan, torch.inf, 4.0], requires_grad=True)
+    mean = masked_mean(x, torch.tensor([True, False, False, True]))
+    mean.backward()
+    assert mean == 2.5 and x.grad.tolist() == [0.5, 0, 0, 0.5]
+
+
+def test_a_segment_is_cut_in_time_as_one() -> None:
+    segment = random_segment(3, 6)
+    cut = segment[:, 2:5]
+    assert cut.batch_size == (3, 3)
+    assert torch.equal(cut.frames, segment.frames[:, 2:5]) and torch.equal(cut.mask, segment.mask[:, 2:5])

@@ -1,0 +1,211 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent import checkpoint, learner
+from agent.learner import NonFinite
+from agent.logger import read_metrics
+from agent.run import train
+from agent.trainer import PartConfig, TrainConfig, Trainer, episode_metrics
+from agent.collect import Episode
+from tests.tiny import tiny
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Trains in this process -> the run's folder."""
+
+    def run(*overrides: str, name: str = "run") -> Path:
+        train(tiny(f"run={tmp_path / name}", *overrides), [])
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """What the loop does, in order; nothing of it is done."""
+    done = []
+    monkeypatch.setattr(Trainer, "collect", lambda self: done.append(("collect", self.epoch)) or {})
+    monkeypatch.setattr(Trainer, "learn", lambda self, part, steps, anchor="around": done.append((part, self.epoch)) or {})
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: done.append(("evaluate", self.epoch)))
+    monkeypatch.setattr(Trainer, "save", lambda self: done.append(("save", self.epoch)))
+    monkeypatch.setattr("agent.run.report", lambda folder, config: None)
+    return done
+
+
+def test_updates_of_an_epoch():
+    part = PartConfig(updates=5, first_updates=20, start_epoch=2)
+    assert [part.updates_in(epoch) for epoch in range(5)] == [0, 0, 20, 5, 5]
+    assert [PartConfig(updates=5, first_updates=20).updates_in(epoch) for epoch in range(3)] == [20, 5, 5]
+
+
+def test_the_published_schedule():
+    """Δ-IRIS on Crafter: facts from the paper's configuration."""
+    c = TrainConfig()
+    assert (c.epochs, c.collect.first_steps, c.collect.steps, c.collect.num_envs) == (1000, 100_000, 10_000, 16)
+    assert c.collect.first_steps + (c.collect.epochs - 1) * c.collect.steps == 10_000_000
+    assert (c.tokenizer.batch, c.dynamics.batch, c.policy.batch) == (32, 32, 86)
+
+
+def test_order_of_the_loop(run, calls):
+    run("epochs=5", "collect.epochs=3", "evaluate_every=2", "checkpoint_every=3")
+    learnt = [(part, epoch) for epoch in range(5) for part in ("tokenizer", "dynamics", "policy")]
+    assert [call for call in calls if call[0] in ("tokenizer", "dynamics", "policy")] == learnt
+    assert [epoch for what, epoch in calls if what == "collect"] == [0, 1, 2]
+    assert [epoch for what, epoch in calls if what == "evaluate"] == [2, 4, 5]  # epochs that are over; the last always
+    assert [epoch for what, epoch in calls if what == "save"] == [3, 5]
+    assert calls.index(("collect", 1)) < calls.index(("tokenizer", 1)) < calls.index(("policy", 1))
+    assert calls.index(("policy", 4)) < calls.index(("evaluate", 5)) < calls.index(("save", 5))
+
+
+def test_what_is_collected_and_learnt(run, monkeypatch):
+    """Random actions in the first epoch alone; updates, batches and windows as configured; draws counted after it."""
+    collected, sampled = [], []
+    collect, sample = Trainer.collect, Trainer.__init__
+
+    def spy_collect(self):
+        inner = self.collector.collect
+        self.collector.collect = lambda steps, random, progress: collected.append((steps, random)) or inner(
+            steps, random, progress
+        )
+        return collect(self)
+
+    def spy_init(self, *arguments):
+        sample(self, *arguments)
+        inner = self.replay.sample
+
+        def spy(component, batch, length, anchor, count):
+            sampled.append((self.epoch, component, batch, length, anchor, count))
+            return inner(component, batch, length, anchor, count)
+
+        self.replay.sample = spy
+
+    monkeypatch.setattr(Trainer, "collect", spy_collect)
+    monkeypatch.setattr(Trainer, "__init__", spy_init)
+    folder = run("epochs=3", "evaluate_every=3", "policy.start_epoch=1", "policy.first_updates=4")
+    assert collected[0] == (60, True) and set(collected[1:]) == {(40, False)}
+    expected = [(0, "tokenizer", 2, 4, "around", False)] * 3 + [(0, "dynamics", 2, 5, "around", False)] * 3
+    for epoch, policy_updates in ((1, 4), (2, 2)):
+        expected += [(epoch, "tokenizer", 2, 4, "around", True)] * 2 + [(epoch, "dynamics", 2, 5, "around", True)] * 2
+        expected += [(epoch, "policy", 2, 2, "before", True)] * policy_updates
+    assert sampled == expected
+    rows = read_metrics(folder / "metrics.csv")
+    assert "policy/loss" not in rows[0] and "policy/loss" in rows[1]
+
+
+def test_every_metric(run):
+    """One row an epoch: epochs that are over, and steps of the environments."""
+    folder = run("epochs=3", "evaluate_every=2")
+    rows = read_metrics(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all(a + 40 <= b < a + 43 for a, b in zip([20] + [row["step"] for row in rows], [row["step"] for row in rows]))
+    parts = {
+        "tokenizer": ["loss", "reconstruction_l1", "reconstruction_l2", "reconstruction_worst", "commitment",
+                      "codebook_entropy_bits", "codes_in_use", "gradient_norm"],
+        "dynamics": ["loss", "tokens", "reward", "end", "token_accuracy", "gradient_norm"],
+        "policy": ["loss", "actor", "critic", "entropy_bonus", "entropy", "imagined_return", "imagined_reward",
+                   "imagined_end_rate", "gradient_norm"],
+        "collect": ["episodes", "return_mean", "length_mean"],
+        "rates": ["collect_frames_per_second"] + [f"{part}_{what}_per_second" for part in ("tokenizer", "dynamics", "policy")
+                  for what in ("updates", "frames")],
+    }  # fmt: skip
+    every_epoch = {f"{part}/{name}" for part, names in parts.items() for name in names} | {"memory_gb", "epoch", "step"}
+    evaluation = {f"evaluate/{name}" for name in ("return_mean", "return_median", "return_standard_error", "length_mean")}
+    evaluation.add("rates/evaluate_frames_per_second")
+    assert set(rows[0]) == every_epoch
+    assert set(rows[1]) == set(rows[2]) == every_epoch | evaluation
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert all(row["rates/tokenizer_frames_per_second"] == pytest.approx(8 * row["rates/tokenizer_updates_per_second"])
+               for row in rows)  # fmt: skip
+
+
+def test_the_folder_explains_itself(run, capsys):
+    folder = run("seed=7", "epochs=2")
+    text = (folder / "README.txt").read_text()
+    for part in ("experiment=catch", "seed=7", "torch 2.", "Python 3.", "resume=", "evaluate.py run="):
+        assert part in text
+    assert "hidden: 8" in (folder / "config.yaml").read_text()
+    assert {"checkpoints", "films", "replay", "tensorboard", "metrics.csv", "curves.png", "config.yaml", "README.txt"} == {
+        path.name for path in folder.iterdir()
+    }
+    films = {f"epoch_00000{epoch}_{film}" for epoch in (1, 2) for film in ("episode.mp4", "dream.mp4", "dream.gif")}
+    assert {path.name for path in (folder / "films").iterdir()} == films
+    assert all(path.stat().st_size > 500 for path in (folder / "films").iterdir())
+    printed = capsys.readouterr().out
+    for what in ("epoch_000002", "curves.png", "epoch_000002_dream.mp4", f"scripts/evaluate.py run={folder}"):
+        assert what in printed
+
+
+def test_pictures_are_logged(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run("epochs=1") / "tensorboard")).Reload()
+    assert set(events.Tags()["images"]) == {f"evaluate/{x}" for x in ("reconstruction", "dream", "episode")}
+    assert {"tokenizer/loss", "policy/entropy", "evaluate/return_mean", "epoch"} <= set(events.Tags()["scalars"])
+
+
+def test_the_best_checkpoint_stays(run, monkeypatch):
+    returns = iter([0.0, 5.0, 1.0, 2.0, 3.0])
+    summary = {"return_median": 0.0, "return_standard_error": 0.0, "length_mean": 9.0}
+    monkeypatch.setattr("agent.evaluate.Evaluation.summary", lambda self: summary | {"return_mean": next(returns)})
+    folder = run("epochs=5", "keep=1")
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch_000002", "epoch_000005"]
+    state = json.loads((folder / "checkpoints" / "epoch_000005" / "state.json").read_text())
+    assert state["best"] == {"epoch": 2, "return": 5.0}
+
+
+def break_loss(monkeypatch, part: str, term: str, after: int) -> None:
+    """The part's term becomes not a number after so many updates, and with it the weights."""
+    update, count = learner.Learner.update, {"n": 0}
+
+    def broken(self, segment):
+        if self.loss.__name__ == f"{part}_loss":
+            count["n"] += 1
+            if count["n"] > after:
+                own = self.loss
+                nan = torch.tensor(float("nan"))
+                self.loss = lambda s: {k: v * nan if k in ("loss", term) else v for k, v in own(s).items()}
+                metrics = update(self, segment)
+                self.loss = own
+                return metrics
+        return update(self, segment)
+
+    monkeypatch.setattr(learner.Learner, "update", broken)
+
+
+@pytest.mark.parametrize(
+    ("part", "term"), [("tokenizer", "commitment"), ("dynamics", "reward"), ("policy", "critic")]
+)
+def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch, part, term):
+    break_loss(monkeypatch, part, term, after=4)  # in the first epoch 2 or 3, in the second 2
+    with pytest.raises(NonFinite) as stop:
+        run("epochs=5")
+    folder = tmp_path / "run"
+    epoch = 2 if part == "policy" else 1
+    newest = checkpoint.newest(folder)
+    assert str(stop.value) == (
+        f"Stopped in epoch {epoch}: {part}/{term} is nan; the last good checkpoint is {newest} (go on with resume={folder})."
+    )
+    assert newest.name == f"epoch_00000{epoch}"
+    for name, value in checkpoint.load(folder).tensors["agent"].items():
+        assert value.isfinite().all(), name
+    assert [row["epoch"] for row in read_metrics(folder / "metrics.csv")] == list(range(1, epoch + 1))
+
+
+def test_a_run_that_stops_at_once(run, tmp_path, monkeypatch):
+    break_loss(monkeypatch, "tokenizer", "commitment", after=0)
+    with pytest.raises(NonFinite, match="tokenizer/commitment is nan; no checkpoint had been written"):
+        run()
+
+
+def test_metrics_of_episodes():
+    assert episode_metrics([]) == {}
+    counts = {name: 0 for name in __import__("envs.scores").scores.CRAFTER_ACHIEVEMENTS} | {"wake_up": 3}
+    episodes = [Episode(0, 2.0, 10, {"achievements": counts}), Episode(1, 4.0, 20, {"achievements": counts})]
+    metrics = episode_metrics(episodes)
+    assert metrics["collect/return_mean"] == 3 and metrics["collect/length_mean"] == 15 and metrics["collect/episodes"] == 2
+    assert metrics["collect/crafter_score"] == pytest.approx(np.exp(np.log(101) / 22) - 1)

@@ -1,0 +1,65 @@
+"""One pass or many with a cache: the same outputs; and no output sees a later input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.nets.transformer import CausalTransformer, TransformerConfig
+from envs.errors import BadInput
+
+POSITIONS, WIDTH = 12, 16
+
+
+@pytest.fixture(scope="module")
+def transformer() -> CausalTransformer:
+    torch.manual_seed(0)
+    return CausalTransformer(TransformerConfig(layers=2, heads=4, width=WIDTH), POSITIONS).requires_grad_(False)
+
+
+chunks = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=POSITIONS).filter(lambda c: sum(c) <= POSITIONS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(chunks=chunks, seed=st.integers(0, 99))
+def test_chunks_with_a_cache_equal_one_pass(transformer: CausalTransformer, chunks: list[int], seed: int) -> None:
+    x = torch.randn(3, sum(chunks), WIDTH, generator=torch.Generator().manual_seed(seed))
+    # NaN where nothing was written yet: whoever reads or writes beyond its positions is found out.
+    cache = torch.full_like(transformer.empty_cache(3), torch.nan)
+    outputs, position = [], 0
+    for chunk in x.split(chunks, dim=1):
+        before = cache.clone()
+        outputs.append(transformer(chunk, cache, position))
+        written = slice(position, position + chunk.shape[1])
+        assert cache[..., written, :].isfinite().all()
+        before[..., written, :] = cache[..., written, :]
+        assert torch.equal(before.nan_to_num(), cache.nan_to_num()) and torch.equal(before.isnan(), cache.isnan())
+        position += chunk.shape[1]
+    torch.testing.assert_close(torch.cat(outputs, dim=1), transformer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", range(POSITIONS))
+def test_a_later_input_changes_no_earlier_output(transformer: CausalTransformer, changed: int) -> None:
+    x = torch.randn(2, POSITIONS, WIDTH, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[:, changed] = -other[:, changed]
+    differs = (transformer(x) != transformer(other)).any(dim=-1)
+    assert not differs[:, :changed].any() and differs[:, changed:].all()
+
+
+def test_positions_are_felt(transformer: CausalTransformer) -> None:
+    """Without them, the same input everywhere would give the same output everywhere."""
+    y = transformer(torch.ones(1, POSITIONS, WIDTH))[0]
+    assert torch.cdist(y, y).add(torch.eye(POSITIONS)).min() > 1e-3
+
+
+def test_the_cache(transformer: CausalTransformer) -> None:
+    cache = transformer.empty_cache(5)
+    assert cache.shape == (2, 2, 5, 4, POSITIONS, WIDTH // 4) and not cache.requires_grad
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(BadInput, match="width=16 .* heads=3"):
+        CausalTransformer(TransformerConfig(layers=1, heads=3, width=16), 4)

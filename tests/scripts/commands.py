@@ -1,0 +1,58 @@
+"""The commands as processes. To import torch takes seconds, so one process does that and forks for each command."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent.parent
+SECONDS = 300
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["agent.run", "agent.evaluate", "envs.crafter"])
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run_command(script: str, arguments: tuple[str, ...], cwd: Path) -> Result:
+    """scripts/<script>.py in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = forks.Process(target=_child, args=(script, arguments, str(cwd), folder))
+        process.start()
+        process.join(SECONDS)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"{script} {arguments} ran for more than {SECONDS} s.")
+        return Result(process.exitcode, *((Path(folder) / name).read_text() for name in ("out", "err")))
+
+
+def train(*arguments: str, cwd: Path) -> Result:
+    return run_command("train", arguments, cwd)
+
+
+def evaluate(*arguments: str, cwd: Path) -> Result:
+    return run_command("evaluate", arguments, cwd)
+
+
+def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(cwd)
+    sys.argv = [f"scripts/{script}.py", *arguments]
+    runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file and folder below, as it is."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
+    }

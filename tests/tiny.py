@@ -1,0 +1,35 @@
+"""A run of seconds: every part of the loop on Catch, as small as it gets."""
+
+from omegaconf import OmegaConf
+
+from agent.trainer import TrainConfig
+
+TINY = (
+    "experiment=catch", "env.id=deltadream/Catch-v0", "epochs=2",
+    "collect.num_envs=3", "collect.first_steps=60", "collect.steps=40", "collect.epochs=100",
+    "replay.capacity=3000", "replay.storage=memory", "replay.alpha=1",
+    "tokenizer.batch=2", "tokenizer.steps=4", "tokenizer.updates=2", "tokenizer.first_updates=3",
+    "dynamics.batch=2", "dynamics.steps=5", "dynamics.updates=2", "dynamics.first_updates=3",
+    "policy.batch=2", "policy.updates=2", "policy.first_updates=2",
+    *(f"agent.{part}conv.{what}" for part in ("tokenizer.", "tokenizer.frame_", "dynamics.", "policy.")
+      for what in ("base=8", "mult=[1]", "down=[0]", "patch=8", "groups=4")),
+    "agent.tokenizer.quantizer.size=8", "agent.tokenizer.quantizer.dim=4",
+    "agent.tokenizer.tokens=1", "agent.tokenizer.latent=2",
+    "agent.dynamics.context=6", "agent.dynamics.transformer.layers=1",
+    "agent.dynamics.transformer.heads=2", "agent.dynamics.transformer.width=32",
+    "agent.policy.latent=2", "agent.policy.hidden=8",
+    "agent.actor_critic.burn_in=2", "agent.actor_critic.horizon=4",
+    "evaluation.episodes=4", "evaluation.num_envs=2", "evaluate_every=1", "checkpoint_every=1",
+)  # fmt: skip
+
+# The same on Crafter: 64×64 pixels, 16×16 cells of 4.
+TINY_CRAFTER = (
+    *(setting.replace("patch=8", "patch=16") for setting in TINY if not setting.startswith(("env.id", "experiment"))),
+    "experiment=crafter", "env.id=deltadream/Crafter-v1", "env.kwargs={length: 60}", "collect.first_steps=150",
+)  # fmt: skip
+
+
+def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:
+    """The configuration in this process, with changes."""
+    config = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.from_dotlist([*base, *overrides]))
+    return OmegaConf.to_object(config)
