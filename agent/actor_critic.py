@@ -36,7 +36,7 @@ def lambda_returns(rewards: Tensor, ends: Tensor, values: Tensor, discount: floa
     """G_t = r_t + γ (1 − end_t) ((1 − λ) v_{t+1} + λ G_{t+1}), from G_H = v_H (DreamerV2, eq. 4).
 
     rewards: [B, H]; ends: [B, H] bool; values: [B, H + 1] of the states before each step and after the last
-    -> [B, H] float32
+    -> [B, H]
     """
     carried = discount * (~ends).float()
     fixed = rewards + carried * (1 - lambda_) * values[:, 1:]
@@ -60,7 +60,7 @@ def actor_critic_loss(
     """The terms of the loss over the steps until the first imagined end, weights included, and their sum as "loss".
 
     output:        the online policy's, over the trajectory's H steps
-    target_values: [B, H + 1] of the target network; the baseline too
+    target_values: [B, H + 1] of the target network, without gradient; the baseline too
     """
     returns = lambda_returns(
         trajectory.rewards, trajectory.ends, target_values, config.discount, config.lambda_

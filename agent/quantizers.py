@@ -43,7 +43,8 @@ class QuantizerOutput(NamedTuple):
 
 
 class CosineQuantizer(nn.Module):
-    """Nearest code by cosine; the codebook moves by exponential averages, not by gradient.
+    """Nearest code by dot product, the cosine as soon as the codes are unit vectors, which the first update
+    makes them. The codebook moves by exponential averages, not by gradient.
 
     (van den Oord et al. 2017, appendix A.1, with the l2-normalised codes of Yu et al. 2022, and the
     revival of unused codes of Δ-IRIS.)
@@ -59,13 +60,17 @@ class CosineQuantizer(nn.Module):
     def forward(self, z: Tensor) -> QuantizerOutput:
         """z: [..., dim], any length. In training mode the codebook then takes a step towards z."""
         z = F.normalize(z.float(), dim=-1)
-        tokens = (z @ self.codebook.T).argmax(dim=-1)
+        tokens = self.nearest(z)
         codes = self.lookup(tokens)
         commitment = self.config.commitment * F.mse_loss(z, codes)
         vectors = z + (codes - z).detach()
         if self.training:
             self._move(z.detach().flatten(0, -2), tokens.flatten())
         return QuantizerOutput(vectors, tokens, commitment)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """z: [..., dim], any length -> tokens [...] int64; the codebook stays as it is."""
+        return (z.float() @ self.codebook.T).argmax(dim=-1)
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """[...] int64 -> [..., dim]."""

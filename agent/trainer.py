@@ -22,6 +22,7 @@ from agent.logger import Logger
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
 from agent.replay import Replay, ReplayConfig
+from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import EnvConfig, make_vector
 
@@ -199,14 +200,20 @@ class Trainer:
         if self.best["return"] is None or summary["return_mean"] > self.best["return"]:
             self.best = {"epoch": self.epoch, "return": summary["return_mean"]}
 
+        devices = [self.agent.device] if self.agent.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # to dream draws random numbers, and learning must not notice
+            self.show(result.recording)
+
+    def show(self, recording: Segment) -> None:
+        """Pictures and films of an episode and of dreams of it."""
         films = self.folder / "films"
         films.mkdir(exist_ok=True)
         name = f"epoch_{self.epoch:06d}"
-        write_episode(films / f"{name}_episode.mp4", result.recording)
-        write_dream([films / f"{name}_dream.mp4", films / f"{name}_dream.gif"], self.agent, result.recording)
+        write_episode(films / f"{name}_episode.mp4", recording)
+        write_dream([films / f"{name}_dream.mp4", films / f"{name}_dream.gif"], self.agent, recording)
         for kind in ("episode", "dream"):
             self.logger.video(f"evaluate/{kind}", films / f"{name}_{kind}.mp4", self.replay.steps_added)
-        for kind, picture in pictures(self.agent, result.recording).items():
+        for kind, picture in pictures(self.agent, recording).items():
             self.logger.image(f"evaluate/{kind}", picture, self.replay.steps_added)
 
     def save(self) -> Path:

@@ -25,11 +25,11 @@ TINY = (
 # The same on Crafter: 64×64 pixels, 16×16 cells of 4.
 TINY_CRAFTER = (
     *(setting.replace("patch=8", "patch=16") for setting in TINY if not setting.startswith(("env.id", "experiment"))),
-    "experiment=crafter", "env.id=deltadream/Crafter-v1", "env.kwargs={length: 60}", "collect.first_steps=150",
+    "experiment=crafter", "env.id=deltadream/Crafter-v1", "+env.kwargs.length=60", "collect.first_steps=150",
 )  # fmt: skip
 
 
 def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:
     """The configuration in this process, with changes."""
-    config = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.from_dotlist([*base, *overrides]))
+    config = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.from_dotlist([s.lstrip("+") for s in (*base, *overrides)]))
     return OmegaConf.to_object(config)

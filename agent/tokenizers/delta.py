@@ -89,7 +89,7 @@ class DeltaTokenizer(nn.Module):
     def encode(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
         """frames, next_frames: [N, 3, H, W] uint8; actions: [N] int64 -> tokens [N, K] int64."""
         cells = self.map_to_cells(self.encode_map(frames, actions, next_frames))
-        return self.quantizer(self.to_code(cells)).tokens
+        return self.quantizer.nearest(self.to_code(cells))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens: [N, K] int64 -> what the decoder sees of them, [N, K, cell]."""
@@ -111,7 +111,8 @@ class DeltaTokenizer(nn.Module):
     def loss(self, segment: Segment) -> dict[str, Tensor]:
         """The terms of the loss over the segment's real transitions, weights included, and their sum as "loss".
 
-        In training mode the codebook moves.
+        As published, the commitment term is over all transitions, padded ones too, and in training mode the
+        codebook moves towards all of them.
         """
         c = self.config
         frames, next_frames = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)

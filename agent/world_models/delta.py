@@ -100,11 +100,11 @@ class DeltaDynamics(nn.Module):
         unknown = self.tokens * (steps - known)
         y = self.transformer(blocks.flatten(1, 2)[:, : steps * self.positions_per_step - unknown])
         at_actions = y[:, 1 :: self.positions_per_step]
-        predicting = y[:, : known * self.positions_per_step].unflatten(1, (known, -1))[:, :, 1:-1]
+        predicting = y[:, : known * self.positions_per_step].unflatten(1, (known, self.positions_per_step))[:, :, 1:-1]
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss over real steps, weights included, and their sum as "loss".
+        """The terms of the loss over real steps, weights included, their sum as "loss", and "token_accuracy".
 
         tokens: [B, T-1, K], from the tokenizer in evaluation mode, without gradient
         """

@@ -15,6 +15,7 @@ from agent.trainer import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import TINY_CRAFTER, tiny
 
+pytestmark = pytest.mark.usefixtures("without_films")
 UNEQUAL = ("rates/", "memory_gb")  # what the machine decides
 
 
@@ -50,7 +51,16 @@ def check_equal(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory) -> Path:
+def without_films():
+    """Films take most of the time of runs as short as these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.trainer.Trainer.show", lambda self, recording: None)
+        patch.setattr("agent.run.report", lambda folder, config: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, without_films) -> Path:
     """Four epochs at once."""
     folder = tmp_path_factory.mktemp("four") / "run"
     train(tiny(f"run={folder}", "epochs=4", "keep=9"), [])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from agent import checkpoint, learner
+from agent.collect import Episode
 from agent.learner import NonFinite
 from agent.logger import read_metrics
 from agent.run import train
 from agent.trainer import PartConfig, TrainConfig, Trainer, episode_metrics
-from agent.collect import Episode
+from envs.scores import CRAFTER_ACHIEVEMENTS
 from tests.tiny import tiny
 
 
@@ -152,10 +153,20 @@ def test_the_best_checkpoint_stays(run, monkeypatch):
     returns = iter([0.0, 5.0, 1.0, 2.0, 3.0])
     summary = {"return_median": 0.0, "return_standard_error": 0.0, "length_mean": 9.0}
     monkeypatch.setattr("agent.evaluate.Evaluation.summary", lambda self: summary | {"return_mean": next(returns)})
+    monkeypatch.setattr(Trainer, "show", lambda self, recording: None)
+    monkeypatch.setattr("agent.run.report", lambda folder, config: None)
     folder = run("epochs=5", "keep=1")
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch_000002", "epoch_000005"]
     state = json.loads((folder / "checkpoints" / "epoch_000005" / "state.json").read_text())
     assert state["best"] == {"epoch": 2, "return": 5.0}
+
+
+def test_learning_does_not_notice_evaluation(run):
+    often, seldom = run("epochs=3", name="often"), run("epochs=3", "evaluate_every=3", name="seldom")
+    ours, theirs = (checkpoint.load(folder).tensors for folder in (often, seldom))
+    for part in ("agent", "random", "replay"):
+        for name, value in ours[part].items():
+            assert torch.equal(value, theirs[part][name]), (part, name)
 
 
 def break_loss(monkeypatch, part: str, term: str, after: int) -> None:
@@ -204,7 +215,7 @@ def test_a_run_that_stops_at_once(run, tmp_path, monkeypatch):
 
 def test_metrics_of_episodes():
     assert episode_metrics([]) == {}
-    counts = {name: 0 for name in __import__("envs.scores").scores.CRAFTER_ACHIEVEMENTS} | {"wake_up": 3}
+    counts = {name: 0 for name in CRAFTER_ACHIEVEMENTS} | {"wake_up": 3}
     episodes = [Episode(0, 2.0, 10, {"achievements": counts}), Episode(1, 4.0, 20, {"achievements": counts})]
     metrics = episode_metrics(episodes)
     assert metrics["collect/return_mean"] == 3 and metrics["collect/length_mean"] == 15 and metrics["collect/episodes"] == 2

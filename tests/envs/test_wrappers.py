@@ -96,13 +96,34 @@ def test_resumed_in_the_middle(game):
     assert ends >= 1 or game is CrafterEnv
 
 
-@pytest.mark.parametrize("actions", [[1] * 9, [1] * 12])
-def test_a_replay_that_ends_the_episode_is_an_error(actions: list[int]):
+def test_resumed_at_an_end_the_next_step_is_a_reset():
+    """As in a vector environment that resets at the step after the last."""
+    env, whole = SeededEpisodes(CatchEnv(), 0), SeededEpisodes(CatchEnv(), 0)
+    whole.reset()
+    for _ in range(9):
+        last, *_ = whole.step(1)
+    env.resume_from = (0, [1] * 9)
+    np.testing.assert_array_equal(env.reset()[0], last)
+    assert env.replayed == 9 and env.episode == 0
+    observation, *rest = env.step(2)
+    np.testing.assert_array_equal(observation, whole.reset()[0])
+    assert rest == [0.0, False, False, {}] and env.episode == 1
+    for _ in range(9):  # and the episode is a whole one
+        observation, reward, terminated, *_ = env.step(0)
+        expected = whole.step(0)
+        np.testing.assert_array_equal(observation, expected[0])
+        assert (reward, terminated) == expected[1:3]
+    assert terminated
+
+
+def test_a_replay_stops_where_the_episode_ends():
+    """An environment that its seed does not decide may end before the actions do."""
     env = SeededEpisodes(CatchEnv(), 0)
-    env.resume_from = (4, actions)
-    message = f"Episode 4 of seed 0 ended after 9 of the {len(actions)} actions"
-    with pytest.raises(RuntimeError, match=message):
-        env.reset()
+    env.resume_from = (4, [1] * 12)
+    env.reset()
+    assert env.replayed == 9 and env.episode == 4
+    env.reset()
+    assert env.replayed == 0 and env.episode == 5
 
 
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])

@@ -252,5 +252,5 @@ def test_a_checkpoint_has_no_module_imported(place: Path):
 def test_crafter_and_published_sizes(tmp_path: Path):
     """Where another experiment is the base."""
     check_refused(train("experiment=crafter_quick", "agent.dynamics.context=5", cwd=tmp_path), "context")
-    check_refused(train(*TINY_CRAFTER, "env.kwargs={length: 0}", cwd=tmp_path), "length")
+    check_refused(train(*TINY_CRAFTER, "++env.kwargs.length=0", cwd=tmp_path), "length=0", "1 or more")
     assert contents(tmp_path) == {}

@@ -1,0 +1,64 @@
+"""The evaluate command as a process."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from envs.scores import CRAFTER_ACHIEVEMENTS
+from tests.scripts.commands import contents, evaluate, train
+from tests.tiny import TINY_CRAFTER
+
+
+def strict(path: Path) -> dict:
+    """JSON without NaN and Infinity, which it does not know."""
+
+    def refuse(constant: str):
+        raise AssertionError(constant)
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_two_evaluations_agree(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = contents(run)
+    first = evaluate("run=run", "episodes=8", "output=first.json", cwd=tmp_path)
+    second = evaluate("run=run/checkpoints/epoch_000002", "episodes=8", "output=deep/er/second.json", cwd=tmp_path)
+    assert first.code == second.code == 0, first.err + second.err
+    assert contents(run) == before
+    report = strict(tmp_path / "first.json")
+    assert report == strict(tmp_path / "deep" / "er" / "second.json")
+    assert first.out.splitlines()[:-1] == second.out.splitlines()[:-1]
+    assert first.out.splitlines()[-1] == "written to first.json"
+    assert len(report["returns"]) == len(report["lengths"]) == report["episodes"] == 8
+    assert report["return_mean"] == pytest.approx(sum(report["returns"]) / 8)
+    assert report["checkpoint"].endswith("run/checkpoints/epoch_000002")
+    for name in ("environment", "policy", "seed", "num_envs", "return_median", "return_standard_error", "length_mean"):
+        assert name in report and name in first.out
+
+
+def test_into_the_run_and_one_episode(finished: Path, tmp_path: Path):
+    """Of one episode there is no standard error: null in JSON."""
+    shutil.copytree(finished, tmp_path / "run")
+    result = evaluate("run=run", "episodes=1", "random=true", "seed=5", cwd=tmp_path)
+    assert result.code == 0, result.err
+    report = strict(tmp_path / "run" / "evaluation_random_epoch_000002_seed_5.json")
+    assert report["return_standard_error"] is None and report["policy"] == "random" and report["episodes"] == 1
+
+
+def test_crafter(tmp_path: Path):
+    """The score and 22 rates, aligned."""
+    run = train(*TINY_CRAFTER, "epochs=1", "run=run", "evaluation.episodes=1", cwd=tmp_path)
+    assert run.code == 0, run.err
+    result = evaluate("run=run", "episodes=3", "output=result.json", cwd=tmp_path)
+    assert result.code == 0, result.err
+    report = strict(tmp_path / "result.json")
+    assert 0 <= report["crafter_score"] <= 100
+    lines = result.out.splitlines()
+    shown = [line for line in lines if line.split(" ")[0] in CRAFTER_ACHIEVEMENTS]
+    assert [line.split()[0] for line in shown] == list(CRAFTER_ACHIEVEMENTS)
+    for line in shown:
+        name, percent = line.split()
+        assert float(percent) == pytest.approx(report[f"success_rate/{name}"], abs=0.05)
+    assert len({len(line) for line in shown}) == 1

@@ -1,0 +1,134 @@
+"""The train command as a process."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from agent import checkpoint
+from agent.logger import read_metrics
+from tests.scripts.commands import ROOT, train
+from tests.tiny import TINY
+
+SHORT = (*TINY, "evaluate_every=99", "logger=csv")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
+    return tmp_path
+
+
+def test_what_it_prints(finished: Path):
+    """A new run in a process of its own; nothing on standard output but what is meant for it."""
+    command = [sys.executable, ROOT / "scripts" / "train.py", *TINY, "epochs=1"]
+    result = subprocess.run(command, cwd=finished.parent, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == ["run folder", "checkpoint", "curves", "dream", "evaluate"]
+    folder = finished.parent / lines[1].split()[-1]
+    assert folder.parent == finished.parent / "runs" / "catch"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
+    for line in lines[2:5]:
+        assert (finished.parent / line.split()[-1]).exists(), line
+    assert len(result.stderr.splitlines()) <= 2  # a run of seconds, into a file: no bars
+
+
+def test_resume(finished: Path, tmp_path: Path):
+    """Two and two epochs are four."""
+    run = shutil.copytree(finished, tmp_path / "halves")
+    assert train("resume=halves", "epochs=4", cwd=tmp_path).code == 0
+    assert train(*TINY, "epochs=4", "run=whole", cwd=tmp_path).code == 0
+    ours, theirs = checkpoint.load(tmp_path / "whole"), checkpoint.load(run)
+    for part in ours.tensors:
+        for name, value in ours.tensors[part].items():
+            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
+    rows = [read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "halves")]
+    stable = [[{k: v for k, v in row.items() if "rates/" not in k and k != "memory_gb"} for row in run] for run in rows]
+    assert stable[0] == stable[1] and len(stable[0]) == 4
+
+
+def test_multirun(tmp_path: Path):
+    """Jobs of the same second have folders of their own."""
+    result = train(*SHORT, "epochs=1", "seed=0,1,2", "--multirun", cwd=tmp_path)
+    assert result.code == 0, result.err
+    runs = sorted((tmp_path / "runs" / "catch").iterdir())
+    assert len(runs) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"catch", "sweeps"}
+    seeds = {re.search(r"^seed: (\d)", (run / "config.yaml").read_text(), re.MULTILINE)[1] for run in runs}
+    assert seeds == {"0", "1", "2"}
+
+
+def test_help_and_cfg(tmp_path: Path):
+    text = train("--help", cwd=tmp_path)
+    assert text.code == 0 and "catch, crafter, crafter_1m, crafter_quick" in text.out and "agent/trainer.py" in text.out
+    config = train("experiment=catch", "--cfg", "job", cwd=tmp_path)
+    assert config.code == 0 and "experiment: catch" in config.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rewards_that_are_not_numbers(place: Path):
+    """The run stops with the name of the part and the loss, and without a checkpoint of what is broken."""
+    result = train(*SHORT, "env.id=odd_envs:NotANumber-v0", "run=run", cwd=place)
+    assert result.code == 1
+    assert result.err == "Stopped in epoch 0: dynamics/reward is nan; no checkpoint had been written.\n"
+    assert checkpoint.newest(place / "run") is None
+
+
+def test_an_environment_that_its_seed_does_not_decide(place: Path):
+    """When such a run is resumed, its running episodes are cut, it says so, and goes on."""
+    unseeded = "env.id=odd_envs:Unseeded-v0"
+    assert train(*SHORT, unseeded, "run=run", cwd=place).code == 0
+    before = checkpoint.load(place / "run").state["replay"]["steps_added"]
+    result = train("resume=run", unseeded, "epochs=4", cwd=place)
+    assert result.code == 0, result.err
+    assert "did not come back as they were; their running episodes count as truncated." in result.out
+    after = checkpoint.load(place / "run")
+    assert after.epoch == 4 and after.state["replay"]["steps_added"] >= before + 80
+    assert after.tensors["replay"]["truncated"].sum() >= 1
+
+
+def descendants(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.parametrize("how", ["terminal", "process", "kill"])
+def test_interrupted(place: Path, how: str):
+    """Ctrl-C goes to all processes of a terminal, kill -INT to one; either way none is left, and no traceback."""
+    command = [sys.executable, ROOT / "scripts" / "train.py", *SHORT, "epochs=100000", "keep=1",
+               "env.parallel=true", "run=run"]  # fmt: skip
+    with open(place / "err", "w") as err:
+        process = subprocess.Popen(command, cwd=place, stdout=err, stderr=err, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while (checkpoint.newest(place / "run") or Path("")).name < "epoch_000002":
+            assert process.poll() is None and time.monotonic() < deadline, (place / "err").read_text()
+            time.sleep(0.1)
+        workers = descendants(process)
+        assert len(workers) >= 3
+        if how == "terminal":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT if how == "process" else signal.SIGKILL)
+        code = process.wait(60)
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert alive == []
+        if how != "kill":
+            text = (place / "err").read_text()
+            assert code == 130 and "Traceback" not in text, text
+            assert re.search(r"Interrupted in epoch \d+; the last good checkpoint is run/checkpoints/epoch_\d+ \(go on", text)
+        epoch = checkpoint.load(place / "run").epoch
+        resumed = train("resume=run", f"epochs={epoch + 1}", cwd=place)
+        assert resumed.code == 0, resumed.err
+    finally:
+        if process.poll() is None:
+            process.kill()
