@@ -74,7 +74,8 @@ class Player:
             else:
                 self.actions[env].append(action)
         # The frame that an environment shows now is the first one of its next episode.
-        self.state = self.state * torch.from_numpy(~self.done).to(self.state)[:, None]
+        begins = torch.from_numpy(self.done).to(self.state.device)[:, None]
+        self.state = torch.where(begins, 0.0, self.state)
         self.done = terminated | truncated
         episodes = [
             Episode(env, float(self.total_reward[env]), len(self.actions[env]), info_of(info, env))

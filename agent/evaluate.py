@@ -71,7 +71,7 @@ def evaluate(
     """
     num_envs = min(config.num_envs, config.episodes)
     share = [len(range(i, config.episodes, num_envs)) for i in range(num_envs)]
-    seeds = np.random.SeedSequence(config.seed).generate_state(num_envs).tolist()
+    seeds = np.random.SeedSequence(config.seed, spawn_key=(1,)).generate_state(num_envs).tolist()
     envs = make_vector(env, seeds)
 
     def choose(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

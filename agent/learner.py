@@ -51,7 +51,7 @@ class Learner:
         ]
         fused = device.type in ("cpu", "cuda")  # one kernel for all; the meta device does not know it
         rate = torch.tensor(config.learning_rate, device=device if fused else "cpu")  # a tensor, for capture
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused, capturable=device.type == "cuda")
 
     def update(self, segment: Segment) -> dict[str, Tensor]:
         """One step of the optimizer. Returns scalars on the device, detached: the losses and "gradient_norm"."""

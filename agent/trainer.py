@@ -26,6 +26,7 @@ from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import EnvConfig, make_vector
 
+CHUNK_STEPS = 1000  # steps of the vector environment in a file of the replay: what a save holds in memory twice
 READ_EVERY = 50  # updates between two readings of the losses: each is a synchronisation on a GPU
 
 
@@ -153,7 +154,9 @@ class Trainer:
         metrics |= self.learn("tokenizer", config.tokenizer.steps)
         metrics |= self.learn("dynamics", config.dynamics.steps)
         metrics |= self.learn("policy", config.agent.actor_critic.burn_in, anchor="before")
-        return metrics | {"memory_gb": psutil.Process().memory_info().rss / 1e9}
+        memory = psutil.Process().memory_info()
+        # Pages of a replay on disk count as resident and shared; the system takes them back when it must.
+        return metrics | {"memory_gb": (memory.rss - getattr(memory, "shared", 0)) / 1e9}
 
     def collect(self) -> dict[str, float]:
         """The epoch's environment steps -> what became of them."""
@@ -221,10 +224,10 @@ class Trainer:
         first = self.chunks[-1].last if self.chunks else 0
         last = self.replay.table.vector_steps
         self.chunks = tuple(c for c in self.chunks if c.last > self.replay.table.oldest)
-        if last > first:
-            rows = self.replay.rows(first, last)
-            first = last - len(rows["actions"])
-            self.chunks += (checkpoint.append_rows(self.folder, first, last, rows),)
+        first = max(first, self.replay.table.oldest)
+        for start in range(first, last, CHUNK_STEPS):
+            stop = min(start + CHUNK_STEPS, last)
+            self.chunks += (checkpoint.append_rows(self.folder, start, stop, self.replay.rows(start, stop)),)
         self.logger.flush()
         replay_state = self.replay.state_dict()
         collector_tensors, collector_state = self.collector.state_dict()

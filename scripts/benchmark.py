@@ -15,14 +15,15 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from hydra.core.config_store import ConfigStore
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent.cli import command, pick_device
+from agent.agent import Agent
+from agent.checks import check_config, pick_device
+from agent.cli import command
 from agent.collect import Collector
 from agent.learner import Learner
 from agent.replay import Replay, ReplayConfig
-from agent.run import check_sizes, make_agent
+from agent.run import environment_sizes
 from agent.segment import Segment
 from agent.trainer import TrainConfig
 from envs.vector import make_vector
@@ -36,9 +37,6 @@ class BenchmarkConfig(TrainConfig):
 
     seconds: float = 10.0
     output: str | None = None
-
-
-ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
 
 
 def repeat(function: Callable[[], object], seconds: float, device: torch.device) -> list[float]:
@@ -73,7 +71,7 @@ def random_segment(batch: int, steps: int, num_actions: int, image_size: int) ->
     )
 
 
-def collection_rate(config: BenchmarkConfig, agent, random: bool) -> float:
+def collection_rate(config: BenchmarkConfig, agent: Agent, random: bool) -> float:
     """Environment steps a second into a small replay, by random actions or by the policy."""
     n = config.collect.num_envs
     frame_shape = (3, agent.image_size, agent.image_size)
@@ -91,9 +89,9 @@ def collection_rate(config: BenchmarkConfig, agent, random: bool) -> float:
 
 
 def main(config: BenchmarkConfig, overrides: list[str]) -> None:
-    check_sizes(config)
+    check_config(config)
     device = pick_device(config.device)
-    agent = make_agent(config, device)
+    agent = Agent(config.agent, *environment_sizes(config.env, config.seed)).eval().to(device)
     peak = matrix_product_rate(device, config.seconds / 2)
     result = {
         "experiment": config.experiment,
@@ -153,4 +151,4 @@ def main(config: BenchmarkConfig, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command("benchmark", main)
+    command("benchmark", BenchmarkConfig, main)

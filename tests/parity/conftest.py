@@ -49,22 +49,24 @@ def build_agent(description: dict) -> Agent:
     return agent.eval()
 
 
+# Every NAME.npz in data/ beside a NAME.json is held against ours; more of them, of any size, may be put there.
+@pytest.fixture(scope="session", params=sorted(path.stem for path in DATA.glob("*.npz")))
+def model(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def published() -> dict[str, torch.Tensor]:
+def published(model) -> dict[str, torch.Tensor]:
     """The published arrays by name."""
-    with np.load(DATA / "tiny.npz") as arrays:
+    with np.load(DATA / f"{model}.npz") as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 @pytest.fixture(scope="session")
-def tiny() -> dict:
-    return json.loads((DATA / "tiny.json").read_text())
-
-
-@pytest.fixture(scope="session")
-def ours(published, tiny) -> SimpleNamespace:
+def ours(model, published) -> SimpleNamespace:
     """What our code computes on the same inputs with the same weights."""
-    agent = build_agent(tiny)
+    description = json.loads((DATA / f"{model}.json").read_text())
+    agent = build_agent(description)
     ends = published["in/ends"].bool()
     segment = Segment(
         frames=published["in/observations"],
@@ -91,7 +93,7 @@ def ours(published, tiny) -> SimpleNamespace:
         output, _ = agent.policy(trajectory.frames[:, :-1], state)
         target_output, _ = agent.target_policy(trajectory.frames, target_state)
         target_values = agent.policy.value_code.value(target_output.value)
-        trained = build_agent(tiny).tokenizer.train()
+        trained = build_agent(description).tokenizer.train()
         trained.loss(segment)
         return SimpleNamespace(
             agent=agent,

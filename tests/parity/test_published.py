@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from agent.agent import Agent
+from agent.agent import Agent, AgentConfig
 
 from .conftest import DATA
 from .published import STRUCTURE, our_config, our_state_dict
@@ -44,6 +44,11 @@ def test_parameter_counts_of_the_paper():
         "dynamics": 11.95,
         "policy": 7.49,
     }
+
+
+def test_our_defaults_are_the_published_crafter_configuration():
+    description = json.loads((DATA / "official_crafter_checkpoint.json").read_text())
+    assert our_config(description["params"]) == AgentConfig()
 
 
 def test_an_unknown_tensor_is_not_swallowed():

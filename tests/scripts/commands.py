@@ -23,16 +23,21 @@ class Result(NamedTuple):
     err: str
 
 
+def start_command(script: str, arguments: tuple[str, ...], cwd: Path, output: Path) -> multiprocessing.Process:
+    """scripts/<script>.py in a process and a session of its own; what it prints goes to <output>/out and err."""
+    process = forks.Process(target=_child, args=(script, arguments, str(cwd), str(output)))
+    process.start()
+    return process
+
+
 def run_command(script: str, arguments: tuple[str, ...], cwd: Path) -> Result:
-    """scripts/<script>.py in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = forks.Process(target=_child, args=(script, arguments, str(cwd), folder))
-        process.start()
+    with tempfile.TemporaryDirectory() as output:
+        process = start_command(script, arguments, cwd, Path(output))
         process.join(SECONDS)
         if process.is_alive():
             process.kill()
             raise TimeoutError(f"{script} {arguments} ran for more than {SECONDS} s.")
-        return Result(process.exitcode, *((Path(folder) / name).read_text() for name in ("out", "err")))
+        return Result(process.exitcode, *((Path(output) / name).read_text() for name in ("out", "err")))
 
 
 def train(*arguments: str, cwd: Path) -> Result:
@@ -46,6 +51,7 @@ def evaluate(*arguments: str, cwd: Path) -> Result:
 def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
+    os.setsid()
     os.chdir(cwd)
     sys.argv = [f"scripts/{script}.py", *arguments]
     runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
