@@ -1,6 +1,8 @@
 """Environments by name: one of them, or many stepped together."""
 
 import difflib
+import os
+import signal
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -79,6 +81,13 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
         raise BadInput("No seed was given to make_vector: give one for each environment.")
     makers = [partial(make_single, config, seed) for seed in seeds]
     if config.parallel:
+        makers = [partial(_make_in_worker, os.getpid(), config, seed) for seed in seeds]
         return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
+
+def _make_in_worker(parent: int, config: EnvConfig, seed: int) -> SeededEpisodes:
+    """`make_single` in a process that leaves Ctrl-C to its parent: that closes it."""
+    if os.getpid() != parent:  # Gymnasium makes one there too, to see its spaces
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make_single(config, seed)

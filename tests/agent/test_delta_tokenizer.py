@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,3 +162,16 @@ def test_misfits_are_refused() -> None:
         make(frame_conv=frame_conv)
     with pytest.raises(BadInput, match="image size 60 is not divisible by 8"):
         DeltaTokenizer(DeltaTokenizerConfig(), ACTIONS, 60)
+
+
+def test_a_residual_decoder_adds_to_the_previous_frame() -> None:
+    """With a decoder that says nothing, the next frame is the previous one; without `residual`, black."""
+    for residual in (False, True):
+        config = replace(small_config().tokenizer, residual=residual)
+        tokenizer = DeltaTokenizer(config, ACTIONS, SIZE)
+        torch.nn.init.zeros_(tokenizer.decoder[-1].weight)
+        torch.nn.init.zeros_(tokenizer.decoder[-1].bias)
+        frames = random_segment(2, 3).frames.flatten(0, 1)
+        actions = torch.zeros(len(frames), dtype=torch.int64)
+        decoded = tokenizer.decode(frames, actions, torch.zeros(len(frames), config.tokens, dtype=torch.int64))
+        assert torch.equal(decoded, frames if residual else torch.zeros_like(frames))

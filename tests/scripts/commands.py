@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = 300
+SECONDS = 1200
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["agent.run", "agent.evaluate", "envs.crafter"])

@@ -1,0 +1,58 @@
+"""That it learns: the presets, trained by the command, to their bars."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.collect import Collector
+from agent.previews import reconstruct
+from agent.replay import Replay, ReplayConfig
+from agent.run import load_agent
+from envs.vector import make_vector
+from tests.scripts.commands import evaluate, train
+
+
+def curve(run: Path, metric: str) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row[metric]) for row in csv.DictReader(file) if row[metric]]
+
+
+@pytest.mark.slow
+def test_catch_is_learned_from_pixels(tmp_path):
+    run = tmp_path / "run"
+    result = train("experiment=catch", "seed=0", f"run={run}", cwd=tmp_path)
+    assert result.code == 0, result.err
+    output = tmp_path / "evaluation.json"
+    result = evaluate(f"run={run}", "episodes=100", "seed=77", f"output={output}", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert json.loads(output.read_text())["return_mean"] >= 0.8
+
+
+@pytest.mark.slow
+def test_crafter_quick_learns_its_world(tmp_path):
+    run = tmp_path / "run"
+    result = train("experiment=crafter_quick", f"run={run}", cwd=tmp_path)
+    assert result.code == 0, result.err
+    for loss in ("tokenizer/reconstruction_l2", "dynamics/tokens", "dynamics/reward", "dynamics/end"):
+        values = curve(run, loss)
+        assert values[-1] < values[0], (loss, values)
+
+    # Frames that training has not seen, in worlds that it has not seen.
+    agent, config, _ = load_agent(run, torch.device("cpu"))
+    replay = Replay(ReplayConfig(capacity=4000), 4, (3, 64, 64), seed=0)
+    envs = make_vector(config.env, [90001, 90002, 90003, 90004])
+    Collector(envs, agent, replay, epsilon=0.0).collect(1200, random=True)
+    envs.close()
+    segments = replay.sample("test", 64, 10)
+    ours, copied = [], []
+    for segment in segments.unbind(0):
+        real, frames = segment.mask[:-1], segment.frames.float() / 255
+        error = (reconstruct(agent, segment).float() / 255 - frames[1:]).square().mean(dim=(1, 2, 3))
+        ours.append(error[real])
+        copied.append((frames[:-1] - frames[1:]).square().mean(dim=(1, 2, 3))[real])
+    assert torch.cat(ours).mean() < 0.95 * torch.cat(copied).mean()
