@@ -14,7 +14,7 @@ from agent.agent import Agent
 from agent.collect import Episode, Player, achievements_of
 from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
-from envs.vector import EnvConfig, make_vector
+from envs.vector import EnvConfig, closing, make_vector
 
 
 @dataclass
@@ -72,7 +72,6 @@ def evaluate(
     num_envs = min(config.num_envs, config.episodes)
     share = [len(range(i, config.episodes, num_envs)) for i in range(num_envs)]
     seeds = np.random.SeedSequence(config.seed, spawn_key=(1,)).generate_state(num_envs).tolist()
-    envs = make_vector(env, seeds)
 
     def choose(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if random:
@@ -82,23 +81,20 @@ def evaluate(
     played: list[list[Episode]] = [[] for _ in range(num_envs)]
     rows = []
     devices = [agent.device] if agent.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(config.seed)
-            player = Player(envs, agent)
-            while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
-                recording = not played[0]
-                row, ended = player.step(choose)
-                if recording:
-                    rows.append([torch.as_tensor(column[0]) for column in row])
-                for episode in ended:
-                    if len(played[episode.env]) < share[episode.env]:
-                        played[episode.env].append(episode)
-                        progress(1)
-                        if recording and episode.env == 0:
-                            rows.append(last_row(player.frames[0], rows[-1]))
-    finally:
-        envs.close()
+    with torch.random.fork_rng(devices), closing(make_vector(env, seeds)) as envs:
+        torch.manual_seed(config.seed)
+        player = Player(envs, agent)
+        while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
+            recording = not played[0]
+            row, ended = player.step(choose)
+            if recording:
+                rows.append([torch.as_tensor(column[0]) for column in row])
+            for episode in ended:
+                if len(played[episode.env]) < share[episode.env]:
+                    played[episode.env].append(episode)
+                    progress(1)
+                    if recording and episode.env == 0:
+                        rows.append(last_row(player.frames[0], rows[-1]))
     episodes = [episode for own in played for episode in own]
     return Evaluation(
         returns=np.array([episode.total_reward for episode in episodes]),

@@ -24,7 +24,7 @@ from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.trainer import TrainConfig, Trainer
 from envs.errors import BadInput
-from envs.vector import EnvConfig, make_single
+from envs.vector import EnvConfig, closing, make_single
 
 MAY_CHANGE = (
     "epochs", "collect.epochs", "device", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every", "keep", "logger"
@@ -48,25 +48,26 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
     trainer = Trainer(config, folder, agent)
     try:
-        if saved is not None:
-            trainer.load(saved)  # verifies all of it; only then is anything written
-            if (newest := checkpoint.newest(folder)) != saved.folder:
-                print(f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up.")
-        del saved
-        describe(folder, config)
-        parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
-        print(f"{config.experiment} on {config.env.id}, {agent.device}: {parameters}\nrun folder: {folder}")
-        trainer.logger = make_logger(
-            config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
-        )
-        trainer.run()
+        with closing(trainer.envs):
+            if saved is not None:
+                trainer.load(saved)  # verifies all of it; only then is anything written
+                if (newest := checkpoint.newest(folder)) != saved.folder:
+                    print(f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up.")
+            del saved
+            describe(folder, config)
+            parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
+            print(f"{config.experiment} on {config.env.id}, {agent.device}: {parameters}\nrun folder: {folder}")
+            trainer.logger = make_logger(
+                config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
+            )
+            trainer.run()
     except NonFinite as error:
         raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
     except KeyboardInterrupt:
         print(f"Interrupted in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
     finally:
-        trainer.close()
+        trainer.logger.close()
     report(folder, config)
 
 

@@ -273,10 +273,6 @@ class Trainer:
     def bar(self, name: str, total: int, unit: str) -> tqdm:
         return progress(f"epoch {self.epoch} {name}", total, unit)
 
-    def close(self) -> None:
-        self.envs.close()
-        self.logger.close()
-
 
 def episode_metrics(episodes: list[Episode]) -> dict[str, float]:
     """Of the episodes that ended while collecting; empty if none did."""

@@ -3,6 +3,9 @@
 import difflib
 import os
 import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -91,3 +94,16 @@ def _make_in_worker(parent: int, config: EnvConfig, seed: int) -> SeededEpisodes
     if os.getpid() != parent:  # Gymnasium makes one there too, to see its spaces
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return make_single(config, seed)
+
+
+@contextmanager
+def closing(envs: VectorEnv) -> Iterator[VectorEnv]:
+    """Closes them in the end; after an error or Ctrl-C, which may come in the middle of a step, at once."""
+    try:
+        yield envs
+    except BaseException:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the step that nobody waits for
+            envs.close(terminate=True)
+        raise
+    envs.close()

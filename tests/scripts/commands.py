@@ -52,6 +52,7 @@ def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str) -> No
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # Python's own, as if the command had been typed
     os.chdir(cwd)
     sys.argv = [f"scripts/{script}.py", *arguments]
     runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
