@@ -181,6 +181,6 @@ def check_space(config: TrainConfig, networks: nn.Module, image_size: int, folde
     free = psutil.disk_usage(str(folder)).free
     if disk > free:
         raise BadInput(
-            f"The run needs {disk / 1e9:.2f} GB of disk for its replay, its checkpoints' copy of it and its networks, and "
-            f"only {free / 1e9:.2f} GB are free in {folder}; {remedy}, or put the run on another disk with run=<folder>."
+            f"The run needs {disk / 1e9:.2f} GB of disk for its replay, its checkpoints' copy of it and its "
+            f"networks, and only {free / 1e9:.2f} GB are free in {folder}; {remedy}, or put the run on another disk with run=<folder>."
         )

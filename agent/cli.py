@@ -67,7 +67,8 @@ def command(config_name: str, schema: type, main: Callable[[Any, list[str]], Non
 
 def typed(config: DictConfig, schema: type) -> Any:
     """Hydra's configuration as an instance of `schema`. Raises OmegaConf's errors, for keys added by + too."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(config, resolve=True)))
+    values = OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
 def refuse(sentence: str) -> int:
@@ -96,7 +97,8 @@ def explain(error: Exception, schema: type) -> str:
         return f"{group}={given} does not exist; choose one of {', '.join(error.options or [])}."
     if isinstance(error, OverrideParseException):
         reason = str(error).splitlines()[0].rstrip(".")
-        return f"{error.override} cannot be read ({reason}); write key=value, quoting as in 'key=\"a, b\"', or a list key=[a,b]."
+        accepted = "key=value, quoting as in 'key=\"a, b\"', or a list key=[a,b]"
+        return f"{error.override} cannot be read ({reason}); write {accepted}."
     if str(error).startswith("Ambiguous value"):
         argument = str(error).splitlines()[0].rpartition(" ")[2].strip("'")
         return f"{argument} holds several values; give one, a list as key=[a,b], or run each with --multirun."

@@ -27,7 +27,8 @@ from envs.errors import BadInput
 from envs.vector import EnvConfig, closing, make_single
 
 MAY_CHANGE = (
-    "epochs", "collect.epochs", "device", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every", "keep", "logger"
+    "epochs", "collect.epochs", "device", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every",
+    "keep", "logger",
 )  # fmt: skip
 
 
@@ -187,7 +188,8 @@ def make_folder(wanted: Path, unique: bool) -> Path:
             return folder
         except FileExistsError as error:
             if not unique or not folder.is_dir():
-                raise BadInput(f"{folder} cannot be made: something else lies there; choose another run=<folder>.") from error
+                message = f"{folder} cannot be made: something else lies there; choose another run=<folder>."
+                raise BadInput(message) from error
         except OSError as error:
             raise BadInput(f"{folder} cannot be made ({error.strerror}); choose another run=<folder>.") from error
     raise AssertionError
@@ -213,7 +215,9 @@ def describe(folder: Path, config: TrainConfig) -> None:
 def last_checkpoint(folder: Path) -> str:
     """What is left of a run that stopped."""
     last = checkpoint.newest(folder)
-    return f"the last good checkpoint is {last} (go on with resume={folder})" if last else "no checkpoint had been written"
+    if last is None:
+        return "no checkpoint had been written"
+    return f"the last good checkpoint is {last} (go on with resume={folder})"
 
 
 def report(folder: Path, config: TrainConfig) -> None:

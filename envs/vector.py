@@ -82,10 +82,10 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
     """
     if not seeds:
         raise BadInput("No seed was given to make_vector: give one for each environment.")
-    makers = [partial(make_single, config, seed) for seed in seeds]
     if config.parallel:
         makers = [partial(_make_in_worker, os.getpid(), config, seed) for seed in seeds]
         return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
+    makers = [partial(make_single, config, seed) for seed in seeds]
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
