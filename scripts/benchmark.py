@@ -26,6 +26,7 @@ from agent.replay import Replay, ReplayConfig
 from agent.run import environment_sizes
 from agent.segment import Segment
 from agent.trainer import TrainConfig
+from envs.errors import BadInput
 from envs.vector import make_vector
 
 
@@ -90,6 +91,8 @@ def collection_rate(config: BenchmarkConfig, agent: Agent, random: bool) -> floa
 
 def main(config: BenchmarkConfig, overrides: list[str]) -> None:
     check_config(config)
+    if not 0 < config.seconds < float("inf"):
+        raise BadInput(f"seconds={config.seconds} was given; give more than 0, and a finite number.")
     device = pick_device(config.device)
     agent = Agent(config.agent, *environment_sizes(config.env, config.seed)).eval().to(device)
     peak = matrix_product_rate(device, config.seconds / 2)
