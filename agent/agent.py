@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.actor_critic import ActorCriticConfig, policy_loss, update_target
+from agent.imagination import act
 from agent.nets.heads import Select, gumbel_max
 from agent.policies.cnn_lstm import CnnLstmPolicy, CnnLstmPolicyConfig
 from agent.segment import Segment
@@ -87,8 +88,7 @@ class Agent(nn.Module):
     def act(self, frames: Tensor, state: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
         """frames: [N, 3, H, W] uint8; state: [N, state], of `policy.initial_state` at an episode's start
         -> actions [N] int64, the state after."""
-        output, state = self.policy(frames.unsqueeze(1), state)
-        return select(output.action_logits[:, 0]), state
+        return act(self.policy, frames, state, select)
 
     def num_parameters(self) -> dict[str, int]:
         """Per network; the policy counts with its target copy, as in the paper."""

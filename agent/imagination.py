@@ -7,6 +7,7 @@ from tensordict import tensorclass
 from torch import Tensor
 
 from agent.nets.heads import Select, gumbel_max
+from agent.nets.repeated import repeated
 from agent.policies.cnn_lstm import CnnLstmPolicy
 from agent.segment import Segment
 from agent.world_models.delta import DeltaWorld
@@ -38,6 +39,13 @@ def burn_in(policy: CnnLstmPolicy, segment: Segment) -> Tensor:
     return policy.remember(segment.frames[:, :-1], policy.initial_state(segment.frames.shape[0]))
 
 
+@repeated
+def act(policy: CnnLstmPolicy, frames: Tensor, state: Tensor, select: Select) -> tuple[Tensor, Tensor]:
+    """frames: [B, 3, H, W] uint8; state: [B, state] -> actions [B] int64, the state after."""
+    output, state = policy(frames.unsqueeze(1), state)
+    return select(output.action_logits[:, 0]), state
+
+
 @torch.no_grad()
 def imagine(
     world: DeltaWorld,
@@ -54,8 +62,7 @@ def imagine(
     state = world.start(segment)
     steps = []
     for _ in range(horizon):
-        output, policy_state = policy(state.frames.unsqueeze(1), policy_state)
-        action = select(output.action_logits[:, 0])
+        action, policy_state = act(policy, state.frames, policy_state, select)
         seen = state.frames
         imagined, state = world.step(state, action, select)
         steps.append((seen, action, imagined))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,24 @@ class TransformerConfig:
             raise BadInput(f"width={self.width} is not divisible by heads={self.heads}; choose a multiple.")
 
 
+Cache = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, [batch, heads, positions, width / heads]."""
+
+
+class Memory(NamedTuple):
+    """What a layer attends to besides its input.
+
+    keys, values: [batch, heads, positions, width / heads], written in place
+    positions:    [n] int64, where the input stands
+    mask:         [n, positions] bool: what it sees
+    """
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+    mask: Tensor
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention over what came before (Vaswani et al. 2017)."""
 
@@ -33,24 +52,16 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, cache: Tensor | None, position: int, mask: Tensor) -> Tensor:
-        n = x.shape[1]
+    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
         query, key, value = rearrange(
             self.query_key_value(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
-        if cache is not None:
-            cache[0, :, :, position : position + n] = key
-            cache[1, :, :, position : position + n] = value
-            if position > 0:
-                key, value = cache[:, :, :, : position + n]
-        if position == 0:
+        if memory is None:
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        elif n == 1:
-            y = F.scaled_dot_product_attention(query, key, value)
         else:
-            y = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask[position : position + n, : position + n]
-            )
+            keys = memory.keys.index_copy_(2, memory.positions, key)
+            values = memory.values.index_copy_(2, memory.positions, value)
+            y = F.scaled_dot_product_attention(query, keys, values, attn_mask=memory.mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
@@ -65,8 +76,8 @@ class Block(nn.Module):
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, cache: Tensor | None, position: int, mask: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x), cache, position, mask)
+    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+        x = x + self.attention(self.norm1(x), memory)
         return x + self.contract(F.gelu(self.expand(self.norm2(x))))
 
 
@@ -82,19 +93,26 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.register_buffer("mask", torch.ones(positions, positions, dtype=torch.bool).tril(), persistent=False)
 
-    def empty_cache(self, batch: int) -> Tensor:
-        """[layers, 2 (key, value), batch, heads, positions, width / heads], allocated once for a rollout."""
+    def empty_cache(self, batch: int) -> Cache:
+        """Allocated once for a rollout. Apart, not stacked: compiled code writes in place what it need not view."""
         c = self.config
-        shape = (c.layers, 2, batch, c.heads, self.positions.num_embeddings, c.width // c.heads)
-        return self.positions.weight.new_zeros(shape)
+        shape = (batch, c.heads, self.positions.num_embeddings, c.width // c.heads)
+        return [(self.positions.weight.new_zeros(shape), self.positions.weight.new_zeros(shape)) for _ in self.blocks]
 
-    def forward(self, x: Tensor, cache: Tensor | None = None, position: int = 0) -> Tensor:
-        """x: [B, n, width], the inputs at `position`, `position` + 1, … -> [B, n, width].
+    def forward(self, x: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
+        """x: [B, n, width] -> [B, n, width].
 
-        With a cache, keys and values of x are written into it in place, and x attends to everything
-        before it; without one the sequence starts at position 0 and is all there is.
+        Without a cache the sequence starts at position 0 and is all there is. With one, `positions` [n] int64
+        says where x stands, keys and values of x are written there in place, and x attends to all that stands
+        before it: to the whole cache under a mask, so that no shape depends on the position.
         """
-        x = x + self.positions.weight[position : position + x.shape[1]]
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache[i], position, self.mask)
+        if cache is None:
+            x = x + self.positions.weight[: x.shape[1]]
+            memories = [None] * len(self.blocks)
+        else:
+            x = x + self.positions(positions)
+            mask = self.mask.index_select(0, positions)
+            memories = [Memory(keys, values, positions, mask) for keys, values in cache]
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, memory)
         return self.norm(x)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from agent.nets.conv import ConvConfig, Encoder, pixels
 from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
 from agent.nets.initialization import initialize_like_gpt
-from agent.nets.transformer import CausalTransformer, TransformerConfig
+from agent.nets.repeated import repeated
+from agent.nets.transformer import Cache, CausalTransformer, TransformerConfig
 from agent.segment import Segment, masked_mean
 from agent.tokenizers.delta import DeltaTokenizer
 from envs.errors import BadInput
@@ -83,22 +84,23 @@ class DeltaDynamics(nn.Module):
         z = self.frame_encoder(pixels(frames).flatten(0, -4))
         return self.frame_norm(rearrange(z, "n c h w -> n (h w c)")).unflatten(0, frames.shape[:-3])
 
+    def embed(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
+        """What the transformer reads of T steps.
+
+        frames: [B, T, 3, H, W] uint8; actions: [B, T]; tokens: [B, T, K] -> [B, T (2 + K), width]
+        """
+        blocks = [self.embed_frames(frames).unsqueeze(2), self.action_embedding(actions).unsqueeze(2)]
+        return torch.cat([*blocks, self.token_embedding(tokens)], dim=2).flatten(1, 2)
+
     def forward(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> DynamicsOutput:
         """frames: [B, T, 3, H, W] uint8; actions: [B, T]; tokens: [B, S, K] with S = T or T − 1.
 
         With S = T − 1 the last step's Δ-tokens are unknown, and the sequence stops at its action.
         """
         steps, known = actions.shape[1], tokens.shape[1]
-        blocks = torch.cat(
-            [
-                self.embed_frames(frames).unsqueeze(2),
-                self.action_embedding(actions).unsqueeze(2),
-                self.token_embedding(F.pad(tokens, (0, 0, 0, steps - known))),
-            ],
-            dim=2,
-        )
+        inputs = self.embed(frames, actions, F.pad(tokens, (0, 0, 0, steps - known)))
         unknown = self.tokens * (steps - known)
-        y = self.transformer(blocks.flatten(1, 2)[:, : steps * self.positions_per_step - unknown])
+        y = self.transformer(inputs[:, : steps * self.positions_per_step - unknown])
         at_actions = y[:, 1 :: self.positions_per_step]
         predicting = y[:, : known * self.positions_per_step].unflatten(1, (known, self.positions_per_step))[:, :, 1:-1]
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
@@ -145,7 +147,8 @@ class WorldState(NamedTuple):
     """Where an imagined episode stands.
 
     frames:   [B, 3, H, W] uint8, the newest observation
-    pending:  [B, n, width] inputs that the transformer has not read yet
+    pending:  [B, 1, width] the input that the transformer has not read yet, the newest Δ-token;
+              [B, 0, width] where there is no past
     cache:    the transformer's keys and values, written in place by `step`: of two states that came
               from the same one, only the newer may go on
     position: how much of the cache is filled; the same for the whole batch, hence a plain integer
@@ -153,7 +156,7 @@ class WorldState(NamedTuple):
 
     frames: Tensor
     pending: Tensor
-    cache: Tensor
+    cache: Cache
     position: int
 
 
@@ -172,42 +175,51 @@ class DeltaWorld:
                 f"{steps} past frames were given to a world model with a context of "
                 f"{self.dynamics.config.context} steps; give fewer, or train one with a longer context."
             )
-        frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
-        pending = self.dynamics.token_embedding.weight.new_zeros(batch, 0, self.dynamics.token_embedding.embedding_dim)
+        transformer = self.dynamics.transformer
+        cache, position = transformer.empty_cache(batch), 0
+        pending = transformer.positions.weight.new_zeros(batch, 0, transformer.config.width)
         if steps > 1:
+            frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
             tokens = self.tokenizer.encode(
                 frames.flatten(0, 1), actions.flatten(), segment.frames[:, 1:].flatten(0, 1)
             )
-            blocks = [
-                self.dynamics.embed_frames(frames).unsqueeze(2),
-                self.dynamics.action_embedding(actions).unsqueeze(2),
-                self.dynamics.token_embedding(tokens.unflatten(0, (batch, steps - 1))),
-            ]
-            pending = torch.cat(blocks, dim=2).flatten(1, 2)
-        return WorldState(segment.frames[:, -1], pending, self.dynamics.transformer.empty_cache(batch), 0)
+            blocks = self.dynamics.embed(frames, actions, tokens.unflatten(0, (batch, steps - 1)))
+            past, pending = blocks[:, :-1], blocks[:, -1:].contiguous()
+            position = past.shape[1]
+            transformer(past, cache, torch.arange(position, device=segment.actions.device))
+        return WorldState(segment.frames[:, -1].contiguous(), pending, cache, position)
 
     def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
         """actions: [B] int64; `select` chooses Δ-tokens, end and reward class from their logits.
 
         When the transformer's context is full, what came before the newest I-token is forgotten.
         """
-        tokenizer, dynamics = self.tokenizer, self.dynamics
-        pending, position = state.pending, state.position
-        if position + pending.shape[1] + dynamics.positions_per_step > dynamics.transformer.positions.num_embeddings:
-            pending, position = pending[:, :0], 0
-        i_token = dynamics.embed_frames(state.frames).unsqueeze(1)
-        inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
+        transformer, pending, position = self.dynamics.transformer, state.pending, state.position
+        read = pending.shape[1] + self.dynamics.positions_per_step - 1  # the last Δ-token stays pending
+        if position + read >= transformer.positions.num_embeddings:
+            read, pending, position = read - pending.shape[1], pending[:, :0], 0
+        positions = torch.arange(position, position + read, device=actions.device)
+        imagined, pending = self._imagine(state.frames, actions, pending, state.cache, positions, select)
+        return imagined, WorldState(imagined.frames, pending, state.cache, position + read)
 
+    @repeated
+    def _imagine(
+        self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, positions: Tensor, select: Select
+    ) -> tuple[Imagined, Tensor]:
+        """The step itself. positions: [n] where pending, I-token, action, Δ1 … Δ(K-1) stand.
+
+        Every shape is the same at every step, so that one compiled body serves a whole rollout.
+        """
+        dynamics = self.dynamics
+        i_token = dynamics.embed_frames(frames).unsqueeze(1)
+        inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         tokens: list[Tensor] = []
-        for k in range(dynamics.tokens):
-            y = dynamics.transformer(inputs, state.cache, position)[:, -1]
-            position += inputs.shape[1]
-            if k == 0:
+        for at in positions.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
+            y = dynamics.transformer(inputs, cache, at)[:, -1]
+            if not tokens:
                 reward = dynamics.reward_code.sample(dynamics.reward_head(y), select)
                 end = select(dynamics.end_head(y)).bool()
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
-
         chosen = torch.stack(tokens, dim=1)
-        frames = tokenizer.decode(state.frames, actions, chosen)
-        return Imagined(frames, chosen, reward, end), WorldState(frames, inputs, state.cache, position)
+        return Imagined(self.tokenizer.decode(frames, actions, chosen), chosen, reward, end), inputs

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.nets.transformer import CausalTransformer, TransformerConfig
+from agent.nets.transformer import Cache, CausalTransformer, TransformerConfig
 from envs.errors import BadInput
 
 POSITIONS, WIDTH = 12, 16
@@ -19,6 +19,11 @@ def transformer() -> CausalTransformer:
     return CausalTransformer(TransformerConfig(layers=2, heads=4, width=WIDTH), POSITIONS).requires_grad_(False)
 
 
+def all_of(cache: Cache) -> torch.Tensor:
+    """[layers, 2 (keys, values), batch, heads, positions, width / heads]."""
+    return torch.stack([torch.stack(layer) for layer in cache])
+
+
 chunks = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=POSITIONS).filter(lambda c: sum(c) <= POSITIONS)
 
 
@@ -26,16 +31,17 @@ chunks = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=POSITIONS).fil
 @given(chunks=chunks, seed=st.integers(0, 99))
 def test_chunks_with_a_cache_equal_one_pass(transformer: CausalTransformer, chunks: list[int], seed: int) -> None:
     x = torch.randn(3, sum(chunks), WIDTH, generator=torch.Generator().manual_seed(seed))
-    # NaN where nothing was written yet: whoever reads or writes beyond its positions is found out.
-    cache = torch.full_like(transformer.empty_cache(3), torch.nan)
+    # Noise where nothing was written yet: whoever reads or writes beyond its positions is found out.
+    cache = [(torch.randn_like(k) * 1e3, torch.randn_like(v) * 1e3) for k, v in transformer.empty_cache(3)]
     outputs, position = [], 0
     for chunk in x.split(chunks, dim=1):
-        before = cache.clone()
-        outputs.append(transformer(chunk, cache, position))
+        before = all_of(cache).clone()
         written = slice(position, position + chunk.shape[1])
-        assert cache[..., written, :].isfinite().all()
-        before[..., written, :] = cache[..., written, :]
-        assert torch.equal(before.nan_to_num(), cache.nan_to_num()) and torch.equal(before.isnan(), cache.isnan())
+        outputs.append(transformer(chunk, cache, torch.arange(position, written.stop)))
+        after = all_of(cache)
+        assert (before != after)[..., written, :].all()
+        before[..., written, :] = after[..., written, :]
+        assert torch.equal(before, after)
         position += chunk.shape[1]
     torch.testing.assert_close(torch.cat(outputs, dim=1), transformer(x), rtol=1e-5, atol=1e-5)
 
@@ -56,7 +62,7 @@ def test_positions_are_felt(transformer: CausalTransformer) -> None:
 
 
 def test_the_cache(transformer: CausalTransformer) -> None:
-    cache = transformer.empty_cache(5)
+    cache = all_of(transformer.empty_cache(5))
     assert cache.shape == (2, 2, 5, 4, POSITIONS, WIDTH // 4) and not cache.requires_grad
 
 
