@@ -15,7 +15,7 @@ from torch import nn
 
 from agent.logger import KINDS
 from agent.replay import Replay
-from agent.trainer import TrainConfig
+from agent.config import TrainConfig
 from envs.errors import BadInput
 
 
@@ -153,23 +153,27 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def check_space(config: TrainConfig, networks: nn.Module, image_size: int, folder: Path, held: int = 0) -> None:
+def check_space(
+    config: TrainConfig, networks: nn.Module, image_size: int, folder: Path, device: torch.device, held: int = 0
+) -> None:
     """Raises BadInput if memory or disk are too small for what the run will hold when its replay is full.
 
     networks: on any device, meta too; image_size: height and width of the frames
+    device:   that the run uses
     held:     bytes of replay rows that lie in the run's folder already
     """
     while not folder.exists():
         folder = folder.absolute().parent
     frame_shape = (3, image_size, image_size)
-    Replay.check_fits(config.replay, config.collect.num_envs, frame_shape, folder)
+    Replay.check_fits(config.replay, config.collect.num_envs, frame_shape, folder, device)
     weights = sum(p.numel() * p.element_size() for p in networks.parameters())
     rows = Replay.bytes_needed(config.replay, config.collect.num_envs, frame_shape)
     memmap = config.replay.storage == "memmap"
+    elsewhere = memmap or (config.replay.storage == "device" and device.type == "cuda")
     remedy = "lower replay.capacity or the networks' sizes"
 
     # Weights, gradients and two moments. (A GPU's memory is not counted: there, other things weigh more.)
-    memory = 4 * weights + (0 if memmap else rows)
+    memory = 4 * weights + (0 if elsewhere else rows)
     free = psutil.virtual_memory().available
     if memory > free:
         raise BadInput(

@@ -1,15 +1,24 @@
-"""One network, its loss and its optimizer: update(segment) -> metrics."""
+"""One network, its loss and its optimizer: update(segment) -> metrics, eagerly, compiled or as a CUDA graph."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from tensordict.nn import CudaGraphModule
 from torch import Tensor, nn
 
 from agent.segment import Segment
+from envs.errors import BadInput
+
+MODES = ("auto", "eager", "compiled", "captured")
+PRECISIONS = ("auto", "bf16", "fp32")
+WORTH_COMPILING = 1e15  # operations; what "auto" compiles for on a CPU: docs/performance.md
+WARM_UP = {"eager": 1, "compiled": 2, "captured": 3}  # updates until nothing is allocated, compiled or captured anew
 
 
 class NonFinite(RuntimeError):
@@ -18,6 +27,51 @@ class NonFinite(RuntimeError):
 
 @dataclass
 class LearnerConfig:
+    """mode: how updates run: "eager"; "compiled" (torch.compile); "captured" (compiled, then the whole update as one
+    CUDA graph); "auto": captured on CUDA; on a CPU compiled if the run is long enough to pay for the compilation
+    """
+
+    mode: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise BadInput(f"learner.mode={self.mode} is not known; choose one of {', '.join(MODES)}.")
+
+
+class Execution(NamedTuple):
+    """How updates run here: the mode ("eager", "compiled" or "captured"), and whether under bf16 autocast."""
+
+    mode: str = "eager"
+    bf16: bool = False
+
+
+def choose_execution(mode: str, precision: str, device: torch.device, flop: float) -> Execution:
+    """What "auto" stands for on a device; flop: floating-point operations of all the run's updates.
+
+    Depends on nothing that is measured: a run that is resumed chooses alike. Raises BadInput if it cannot be.
+    """
+    if precision not in PRECISIONS:
+        raise BadInput(f"precision={precision} is not known; choose one of {', '.join(PRECISIONS)}.")
+    cuda = device.type == "cuda"
+    if mode == "captured" and not cuda:
+        raise BadInput(
+            f"learner.mode=captured was given and device={device} has no CUDA graphs; choose compiled, eager or auto."
+        )
+    if mode == "auto":
+        mode = "captured" if cuda else "compiled" if flop >= WORTH_COMPILING else "eager"
+    bf16 = has_bf16(device) if precision == "auto" else precision == "bf16"
+    return Execution(mode, bf16)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32 there. On a CPU without the instructions it is 24 times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+@dataclass
+class OptimizerConfig:
     """learning_rate, weight_decay: of AdamW; the decay applies to the weights of linear layers only
     max_gradient_norm: to which the gradient of all parameters together is clipped
     """
@@ -31,35 +85,64 @@ class Learner:
     """Updates `module` by `loss`, a function of a segment that returns named scalars, "loss" among them.
 
     `before_step`, if given, runs between backward and the optimizer's step.
-    Nothing in `update` reads a value back, so that it can be captured as it stands.
+    Nothing in an update reads a value back, so that it can be captured as it stands.
     """
 
     def __init__(
         self,
         module: nn.Module,
         loss: Callable[[Segment], dict[str, Tensor]],
-        config: LearnerConfig,
+        config: OptimizerConfig,
         before_step: Callable[[], None] | None = None,
+        execution: Execution = Execution(),  # noqa: B008  (immutable)
     ) -> None:
         self.module, self.loss, self.config, self.before_step = module, loss, config, before_step
+        self.execution, self.warm_up = execution, WARM_UP[execution.mode]
         self.names = {p: name for name, p in module.named_parameters()}
         decayed = {m.weight for m in module.modules() if isinstance(m, nn.Linear)}
-        device = next(module.parameters()).device
+        self.device = next(module.parameters()).device
         groups = [
             {"params": [p for p in self.names if p in decayed], "weight_decay": config.weight_decay},
             {"params": [p for p in self.names if p not in decayed], "weight_decay": 0.0},
         ]
-        fused = device.type in ("cpu", "cuda")  # one kernel for all; the meta device does not know it
-        rate = torch.tensor(config.learning_rate, device=device if fused else "cpu")  # a tensor, for capture
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused, capturable=device.type == "cuda")
+        self.fused = self.device.type in ("cpu", "cuda")  # one kernel for all; the meta device does not know it
+        rate = torch.tensor(config.learning_rate, device=self.device if self.fused else "cpu")  # a tensor, for capture
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=self.device.type == "cuda")
+
+        self.forward = self._forward
+        if execution.mode != "eager":
+            self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False)
+        self.run = self._update
+        if execution.mode == "captured":
+            # It synchronises before each replay; the next batch is prepared by another thread meanwhile.
+            self.run = CudaGraphModule(self._update, warmup=self.warm_up, device=self.device)
+        self.updates = 0
 
     def update(self, segment: Segment) -> dict[str, Tensor]:
-        """One step of the optimizer. Returns scalars on the device, detached: the losses and "gradient_norm"."""
+        """One step of the optimizer. Returns scalars on the device, detached: the losses and "gradient_norm".
+
+        segment: on the module's device, of the same shape each time
+        """
+        self.updates += 1
+        return self.run(*(getattr(segment, name) for name in Segment.__dataclass_fields__))
+
+    @property
+    def settled(self) -> bool:
+        """Whether updates only replay by now what the first ones compiled and captured."""
+        return self.updates > self.warm_up
+
+    def _forward(self, segment: Segment) -> dict[str, Tensor]:
+        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.execution.bf16 else contextlib.nullcontext()
+        with bf16:
+            return self.loss(segment)
+
+    def _update(self, *tensors: Tensor) -> dict[str, Tensor]:
+        segment = Segment(*tensors, batch_size=tensors[-1].shape)
         self.module.train()
-        losses = self.loss(segment)
+        losses = self.forward(segment)
         self.optimizer.zero_grad()
         losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.names, self.config.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(self.names, self.config.max_gradient_norm, foreach=self.fused)
         if self.before_step is not None:
             self.before_step()
         self.optimizer.step()
@@ -72,13 +155,22 @@ class Learner:
             f"{self.names[p]}.{key}": value for p, state in self.optimizer.state.items() for key, value in state.items()
         }
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state_dict`, for the same parameters."""
+        """The inverse of `state_dict`, for the same parameters; what is not in `state` starts anew.
+
+        Tensors that are there already keep their place, which a CUDA graph has recorded.
+        """
         for p, name in self.names.items():
-            own = {key: state[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in state}
-            if own:
-                # A fused optimizer counts its steps on the parameter's device.
-                self.optimizer.state[p] = {key: value.to(p.device) for key, value in own.items()}
+            own = self.optimizer.state[p]
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                saved = state.get(f"{name}.{key}")
+                if key in own:
+                    own[key].copy_(saved) if saved is not None else own[key].zero_()
+                elif saved is not None:
+                    own[key] = saved.to(p.device)  # a fused optimizer counts its steps there too
+            if not own:
+                del self.optimizer.state[p]
 
 
 class Averages:

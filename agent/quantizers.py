@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,6 +30,11 @@ class QuantizerConfig:
     decay: float = 0.99
     usage_decay: float = 0.98
     revival_updates: int | None = 0
+
+
+def float32(x: Tensor) -> contextlib.AbstractContextManager:
+    """No autocast inside: distances in bf16 would choose other codes. (Meta tensors do not know autocast.)"""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class QuantizerOutput(NamedTuple):
@@ -59,18 +65,20 @@ class CosineQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """z: [..., dim], any length. In training mode the codebook then takes a step towards z."""
-        z = F.normalize(z.float(), dim=-1)
-        tokens = self.nearest(z)
-        codes = self.lookup(tokens)
-        commitment = self.config.commitment * F.mse_loss(z, codes)
-        vectors = z + (codes - z).detach()
-        if self.training:
-            self._move(z.detach().flatten(0, -2), tokens.flatten())
+        with float32(z):
+            z = F.normalize(z.float(), dim=-1)
+            tokens = self.nearest(z)
+            codes = self.lookup(tokens)
+            commitment = self.config.commitment * F.mse_loss(z, codes)
+            vectors = z + (codes - z).detach()
+            if self.training:
+                self._move(z.detach().flatten(0, -2), tokens.flatten())
         return QuantizerOutput(vectors, tokens, commitment)
 
     def nearest(self, z: Tensor) -> Tensor:
         """z: [..., dim], any length -> tokens [...] int64; the codebook stays as it is."""
-        return (z.float() @ self.codebook.T).argmax(dim=-1)
+        with float32(z):
+            return (z.float() @ self.codebook.T).argmax(dim=-1)
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """[...] int64 -> [..., dim]."""

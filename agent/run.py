@@ -20,14 +20,16 @@ from omegaconf.errors import OmegaConfBaseException
 from agent import checkpoint
 from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
-from agent.learner import NonFinite
+from agent.config import TrainConfig
+from agent.learner import NonFinite, choose_execution
 from agent.logger import make_logger, plot_curves
-from agent.trainer import TrainConfig, Trainer
+from agent.parts import PARTS, count_flop, total_updates
+from agent.trainer import Trainer
 from envs.errors import BadInput
 from envs.vector import EnvConfig, closing, make_single
 
 MAY_CHANGE = (
-    "epochs", "collect.epochs", "device", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every",
+    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every",
     "keep", "logger",
 )  # fmt: skip
 
@@ -42,14 +44,18 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     num_actions, image_size = environment_sizes(config.env, config.seed)
     sketch = sketch_agent(config, num_actions, image_size)
     wanted = saved.run if saved else run_folder(config)
-    check_space(config, sketch, image_size, wanted, sum(chunk.size for chunk in saved.chunks) if saved else 0)
+    flop = count_flop(sketch, config)
+    total = sum(flop[part] * total_updates(config, part) for part in PARTS)
+    execution = choose_execution(config.learner.mode, config.precision, device, total)
+    check_space(config, sketch, image_size, wanted, device, sum(chunk.size for chunk in saved.chunks) if saved else 0)
 
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, num_actions, image_size).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
-    trainer = Trainer(config, folder, agent)
+    trainer = Trainer(config, folder, agent, execution)
     try:
         with closing(trainer.envs):
+            forecast = trainer.forecast()
             if saved is not None:
                 trainer.load(saved)  # verifies all of it; only then is anything written
                 if (newest := checkpoint.newest(folder)) != saved.folder:
@@ -57,7 +63,8 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
             del saved
             describe(folder, config)
             parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
-            print(f"{config.experiment} on {config.env.id}, {agent.device}: {parameters}\nrun folder: {folder}")
+            print(f"{config.experiment} on {config.env.id}: {parameters}\nrun folder: {folder}")
+            print(f"{agent.device}, {execution.mode}, {'bf16' if execution.bf16 else 'fp32'}: {forecast}", flush=True)
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,120 +15,40 @@ import torch
 from tqdm import tqdm
 
 from agent import checkpoint
-from agent.agent import Agent, AgentConfig
+from agent.agent import Agent
 from agent.collect import Collector, Episode, achievements_of
-from agent.evaluate import EvaluationConfig, evaluate
-from agent.learner import Averages, Learner, LearnerConfig
+from agent.config import TrainConfig
+from agent.evaluate import evaluate
+from agent.feeding import Feed
+from agent.learner import Averages, Execution
 from agent.logger import Logger
+from agent.parts import PARTS, make_learner, noise, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
-from agent.replay import Replay, ReplayConfig
+from agent.replay import Replay
 from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
-from envs.vector import EnvConfig, make_vector
+from envs.vector import make_vector
 
 CHUNK_STEPS = 1000  # steps of the vector environment in a file of the replay: what a save holds in memory twice
 READ_EVERY = 50  # updates between two readings of the losses: each is a synchronisation on a GPU
 
 
-@dataclass
-class PartConfig(LearnerConfig):
-    """How one of the three networks is trained.
-
-    batch:         sequences an update
-    updates:       an epoch
-    first_updates: in the first of its epochs
-    start_epoch:   its first epoch, counted from 0
-    """
-
-    batch: int = 32
-    updates: int = 500
-    first_updates: int = 500
-    start_epoch: int = 0
-
-    def updates_in(self, epoch: int) -> int:
-        if epoch < self.start_epoch:
-            return 0
-        return self.first_updates if epoch == self.start_epoch else self.updates
-
-
-@dataclass
-class SequencePartConfig(PartConfig):
-    """steps: of each sequence"""
-
-    steps: int = 21
-
-
-@dataclass
-class CollectConfig:
-    """num_envs:   environments that play at once
-    epsilon:     share of random actions
-    first_steps: environment steps in epoch 0, by random actions
-    steps:       in every later epoch, by the policy
-    epochs:      that collect; the ones after them only learn
-    """
-
-    num_envs: int = 16
-    epsilon: float = 0.01
-    first_steps: int = 100_000
-    steps: int = 10_000
-    epochs: int = 991
-
-
-@dataclass
-class TrainConfig:
-    """Everything about a run. The defaults are the published Crafter configuration.
-
-    experiment:       its name
-    run:              its folder; null: runs/<experiment>/<date and time>
-    resume:           the folder of a run to go on with
-    device:           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …
-    evaluate_every:   epochs
-    checkpoint_every: epochs
-    keep:             checkpoints that stay, besides the best
-    logger:           one of tensorboard, csv, wandb, or a list of them
-    """
-
-    experiment: str = "crafter"
-    run: str | None = None
-    resume: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    epochs: int = 1000
-    env: EnvConfig = field(default_factory=EnvConfig)
-    collect: CollectConfig = field(default_factory=CollectConfig)
-    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=10_100_000, storage="memmap"))
-    agent: AgentConfig = field(default_factory=AgentConfig)
-    tokenizer: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=5000))
-    dynamics: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=2500))
-    policy: PartConfig = field(default_factory=lambda: PartConfig(batch=86, weight_decay=0.0))
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    evaluate_every: int = 50
-    checkpoint_every: int = 1
-    keep: int = 2
-    logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
-
-    def __post_init__(self) -> None:
-        if isinstance(self.logger, str):
-            self.logger = [self.logger]
-
-
 class Trainer:
     """Holds what a run consists of. `run()` is the loop; `logger` may be set before it."""
 
-    def __init__(self, config: TrainConfig, folder: Path, agent: Agent) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path, agent: Agent, execution: Execution = Execution()  # noqa: B008
+    ) -> None:
         self.config, self.folder, self.agent, self.logger = config, folder, agent, Logger([])
         seeds = np.random.SeedSequence(config.seed).generate_state(config.collect.num_envs + 1).tolist()
         (folder / "replay").mkdir(parents=True, exist_ok=True)
         frame_shape = (3, agent.image_size, agent.image_size)
-        self.replay = Replay(config.replay, config.collect.num_envs, frame_shape, seeds[0], folder / "replay")
+        self.replay = Replay(config.replay, config.collect.num_envs, frame_shape, seeds[0], folder / "replay", agent.device)
         self.envs = make_vector(config.env, seeds[1:])
         self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
-        self.learners = {
-            "tokenizer": Learner(agent.tokenizer, agent.tokenizer_loss, config.tokenizer),
-            "dynamics": Learner(agent.dynamics, agent.dynamics_loss, config.dynamics),
-            "policy": Learner(agent.policy, agent.policy_loss, config.policy, before_step=agent.update_target),
-        }
+        self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
+        self.seconds: dict[str, float] = {}
         self.epoch = 0
         self.best: dict[str, Any] = {"epoch": None, "return": None}
         self.chunks: tuple[checkpoint.ChunkRecord, ...] = ()
@@ -138,22 +59,33 @@ class Trainer:
             while self.epoch < self.config.epochs:
                 metrics = self.train_epoch()
                 self.epoch += 1
-                self.log(metrics)
+                self.log(metrics | self.breakdown())
                 last = self.epoch == self.config.epochs
                 if self.epoch % self.config.evaluate_every == 0 or last:
                     self.evaluate()
                 if self.epoch % self.config.checkpoint_every == 0 or last:
-                    self.save()
+                    with self.timed("save"):
+                        self.save()
+                self.log(self.breakdown())
                 bar.update()
+
+    def forecast(self) -> str:
+        """How long a run from the start will take, from a timed update of each part; before the first epoch."""
+        seconds = {}
+        for part in PARTS:
+            if updates := total_updates(self.config, part):
+                batch = noise(self.agent, self.config, part)
+                seconds[part] = updates * time_update(self.agent, self.learners[part], batch)
+        parts = ", ".join(f"{part} {duration(amount)}" for part, amount in seconds.items())
+        return f"about {duration(sum(seconds.values()))} of updates ({parts}); playing and evaluating come on top"
 
     def train_epoch(self) -> dict[str, float]:
         """Collect, then learn each part -> what became of it."""
         config, metrics = self.config, {}
         if self.epoch < config.collect.epochs:
             metrics |= self.collect()
-        metrics |= self.learn("tokenizer", config.tokenizer.steps)
-        metrics |= self.learn("dynamics", config.dynamics.steps)
-        metrics |= self.learn("policy", config.agent.actor_critic.burn_in, anchor="before")
+        for part in PARTS:
+            metrics |= self.learn(part)
         memory = psutil.Process().memory_info()
         # Pages of a replay on disk count as resident and shared; the system takes them back when it must.
         return metrics | {"memory_gb": (memory.rss - getattr(memory, "shared", 0)) / 1e9}
@@ -162,49 +94,53 @@ class Trainer:
         """The epoch's environment steps -> what became of them."""
         first = self.epoch == 0
         steps = self.config.collect.first_steps if first else self.config.collect.steps
-        started, before = perf_counter(), self.replay.steps_added
-        with self.bar("collect", steps, "step") as bar:
+        before = self.replay.steps_added
+        with self.timed("collect"), self.bar("collect", steps, "step") as bar:
             episodes = self.collector.collect(steps, random=first, progress=bar.update)
-        speed = (self.replay.steps_added - before) / (perf_counter() - started)
+        speed = (self.replay.steps_added - before) / self.seconds["collect"]
         return {"rates/collect_frames_per_second": speed} | episode_metrics(episodes)
 
-    def learn(self, part: str, steps: int, anchor: str = "around") -> dict[str, float]:
+    def learn(self, part: str) -> dict[str, float]:
         """The epoch's updates of one part -> the means of its metrics."""
-        schedule: PartConfig = getattr(self.config, part)
-        updates = schedule.updates_in(self.epoch)
+        updates = schedule_of(self.config, part).updates_in(self.epoch)
         if updates == 0:
             return {}
-        learner, averages, started = self.learners[part], Averages(), perf_counter()
+        learner, averages, feed = self.learners[part], Averages(), Feed(self.agent.device)
+        batch, steps, anchor = window(self.config, part)
         count = self.epoch > 0  # as published, the first epoch draws episodes uniformly
-        with self.bar(part, updates, "update") as bar:
-            for i in range(updates):
-                segment = self.replay.sample(part, schedule.batch, steps, anchor, count)
-                metrics = learner.update(segment.to(self.agent.device))
+        segments = feed.segments(
+            lambda: self.replay.sample(part, batch, steps, anchor, count), updates, ahead=lambda: learner.settled
+        )
+        with self.timed(part), self.bar(part, updates, "update") as bar, contextlib.closing(segments):
+            for i, segment in enumerate(segments, start=1):
+                metrics = learner.update(segment)
                 averages.add({f"{part}/{name}": value for name, value in metrics.items()})
                 bar.update()
-                if (i + 1) % READ_EVERY == 0 or i + 1 == updates:
+                if i % READ_EVERY == 0 or i == updates:
                     means = averages.read()
                     bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
-        speed = updates / (perf_counter() - started)
+        speed = updates / self.seconds[part]
+        self.seconds[part] -= feed.waited
+        for what, seconds in (("wait", feed.waited), ("sample", feed.sampled), ("transfer", feed.transferred)):
+            self.seconds[what] = self.seconds.get(what, 0.0) + seconds
         if part == "tokenizer":
             means |= {f"tokenizer/{name}": value.item() for name, value in self.agent.tokenizer.diagnostics().items()}
         # Of the replay, and for the policy the imagined ones.
-        frames = schedule.batch * (self.config.agent.actor_critic.horizon if part == "policy" else steps)
+        frames = batch * (self.config.agent.actor_critic.horizon if part == "policy" else steps)
         return means | {f"rates/{part}_updates_per_second": speed, f"rates/{part}_frames_per_second": speed * frames}
 
     def evaluate(self) -> None:
         """Episodes with the present policy; pictures and films of one of them."""
-        started = perf_counter()
-        with self.bar("evaluate", self.config.evaluation.episodes, "episode") as bar:
+        with self.timed("evaluate"), self.bar("evaluate", self.config.evaluation.episodes, "episode") as bar:
             result = evaluate(self.agent, self.config.env, self.config.evaluation, bar.update)
         summary = result.summary()
-        speed = float(result.lengths.sum()) / (perf_counter() - started)
+        speed = float(result.lengths.sum()) / self.seconds["evaluate"]
         self.log({f"evaluate/{k}": v for k, v in summary.items()} | {"rates/evaluate_frames_per_second": speed})
         if self.best["return"] is None or summary["return_mean"] > self.best["return"]:
             self.best = {"epoch": self.epoch, "return": summary["return_mean"]}
 
         devices = [self.agent.device] if self.agent.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # to dream draws random numbers, and learning must not notice
+        with self.timed("log"), torch.random.fork_rng(devices):  # to dream draws random numbers, and learning must not notice
             self.show(result.recording)
 
     def show(self, recording: Segment) -> None:
@@ -267,11 +203,35 @@ class Trainer:
         self.epoch, self.best = saved.epoch, saved.state["best"]
         checkpoint.set_random_state(saved.tensors["random"], saved.state["random"])
 
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Counts the seconds that pass within as `what`'s."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + perf_counter() - started
+
+    def breakdown(self) -> dict[str, float]:
+        """Where the seconds since the last call went. While `sample` and `transfer` prepare the next batch, updates
+        run; `wait` is what these had to wait for it."""
+        spent = {f"seconds/{what}": seconds for what, seconds in self.seconds.items()}
+        self.seconds.clear()
+        return spent
+
     def log(self, metrics: dict[str, float]) -> None:
         self.logger.log(metrics, step=self.replay.steps_added, epoch=self.epoch)
 
     def bar(self, name: str, total: int, unit: str) -> tqdm:
         return progress(f"epoch {self.epoch} {name}", total, unit)
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def episode_metrics(episodes: list[Episode]) -> dict[str, float]:

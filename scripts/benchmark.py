@@ -25,7 +25,7 @@ from agent.learner import Learner
 from agent.replay import Replay, ReplayConfig
 from agent.run import environment_sizes
 from agent.segment import Segment
-from agent.trainer import TrainConfig
+from agent.config import TrainConfig
 from envs.errors import BadInput
 from envs.vector import make_vector
 

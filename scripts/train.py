@@ -2,7 +2,7 @@
 
 from agent.cli import command
 from agent.run import train
-from agent.trainer import TrainConfig
+from agent.config import TrainConfig
 
 if __name__ == "__main__":
     command("train", TrainConfig, train)

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from agent.trainer import TrainConfig
+from agent.config import TrainConfig
 
 TINY = (
     "experiment=catch", "env.id=deltadream/Catch-v0", "epochs=2",

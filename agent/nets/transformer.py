@@ -95,9 +95,12 @@ class CausalTransformer(nn.Module):
 
     def empty_cache(self, batch: int) -> Cache:
         """Allocated once for a rollout. Apart, not stacked: compiled code writes in place what it need not view."""
-        c = self.config
+        c, weight = self.config, self.positions.weight
         shape = (batch, c.heads, self.positions.num_embeddings, c.width // c.heads)
-        return [(self.positions.weight.new_zeros(shape), self.positions.weight.new_zeros(shape)) for _ in self.blocks]
+        device = weight.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype  # that of keys and values
+        return [(weight.new_zeros(shape, dtype=dtype), weight.new_zeros(shape, dtype=dtype)) for _ in self.blocks]
 
     def forward(self, x: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
         """x: [B, n, width] -> [B, n, width].

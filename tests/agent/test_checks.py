@@ -8,7 +8,7 @@ import torch
 from agent import checks
 from agent.agent import Agent
 from agent.checks import check_config, check_space, check_values, flatten, pick_device, range_of
-from agent.trainer import TrainConfig
+from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import tiny
 

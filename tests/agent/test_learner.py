@@ -10,7 +10,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from agent.agent import Agent
-from agent.learner import Averages, Learner, LearnerConfig, NonFinite
+from agent.learner import Averages, Learner, OptimizerConfig, NonFinite
 from agent.segment import Segment
 
 from .conftest import ACTIONS, SIZE, random_segment, small_config
@@ -20,7 +20,7 @@ PARTS = {"tokenizer": 6, "dynamics": 6, "policy": 3}  # name -> steps of its seg
 
 def make_learner(agent: Agent, part: str) -> Learner:
     before_step = agent.update_target if part == "policy" else None
-    return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), LearnerConfig(), before_step)
+    return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), OptimizerConfig(), before_step)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -481,7 +481,7 @@ def test_sizes_are_checked_before_anything_is_allocated(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"storage": "disk"}, "replay.storage=disk.*memory or memmap"),
+        ({"storage": "disk"}, "replay.storage=disk.*memory, memmap or device"),
         ({"alpha": -1.0}, "replay.alpha=-1.0.*0"),
         ({"capacity": 5, "num_envs": 3}, "replay.capacity=5.*6 or more"),
     ],

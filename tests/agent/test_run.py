@@ -11,7 +11,7 @@ import torch
 from agent import checkpoint
 from agent.logger import read_metrics
 from agent.run import load_agent, make_folder, resumed_config, run_folder, train
-from agent.trainer import TrainConfig
+from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import TINY_CRAFTER, tiny
 

@@ -1,0 +1,95 @@
+"""Everything about a run, typed. The defaults are the published Crafter configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.agent import AgentConfig
+from agent.evaluate import EvaluationConfig
+from agent.learner import LearnerConfig, OptimizerConfig
+from agent.replay import ReplayConfig
+from envs.vector import EnvConfig
+
+
+@dataclass
+class PartConfig(OptimizerConfig):
+    """How one of the three networks is trained.
+
+    batch:         sequences an update
+    updates:       an epoch
+    first_updates: in the first of its epochs
+    start_epoch:   its first epoch, counted from 0
+    """
+
+    batch: int = 32
+    updates: int = 500
+    first_updates: int = 500
+    start_epoch: int = 0
+
+    def updates_in(self, epoch: int) -> int:
+        if epoch < self.start_epoch:
+            return 0
+        return self.first_updates if epoch == self.start_epoch else self.updates
+
+
+@dataclass
+class SequencePartConfig(PartConfig):
+    """steps: of each sequence"""
+
+    steps: int = 21
+
+
+@dataclass
+class CollectConfig:
+    """num_envs:   environments that play at once
+    epsilon:     share of random actions
+    first_steps: environment steps in epoch 0, by random actions
+    steps:       in every later epoch, by the policy
+    epochs:      that collect; the ones after them only learn
+    """
+
+    num_envs: int = 16
+    epsilon: float = 0.01
+    first_steps: int = 100_000
+    steps: int = 10_000
+    epochs: int = 991
+
+
+@dataclass
+class TrainConfig:
+    """experiment:       its name
+    run:              its folder; null: runs/<experiment>/<date and time>
+    resume:           the folder of a run to go on with
+    device:           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …
+    precision:        "bf16" (autocast), "fp32", or "auto": bf16 where the hardware has it
+    evaluate_every:   epochs
+    checkpoint_every: epochs
+    keep:             checkpoints that stay, besides the best
+    logger:           one of tensorboard, csv, wandb, or a list of them
+    """
+
+    experiment: str = "crafter"
+    run: str | None = None
+    resume: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    epochs: int = 1000
+    env: EnvConfig = field(default_factory=EnvConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=10_100_000, storage="memmap"))
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    tokenizer: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=5000))
+    dynamics: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=2500))
+    policy: PartConfig = field(default_factory=lambda: PartConfig(batch=86, weight_decay=0.0))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluate_every: int = 50
+    checkpoint_every: int = 1
+    keep: int = 2
+    logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
+
+    def __post_init__(self) -> None:
+        if isinstance(self.logger, str):
+            self.logger = [self.logger]

@@ -1,0 +1,101 @@
+"""The three parts that learn: what each sees of the replay, its learner, and what its updates cost."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from agent.agent import Agent
+from agent.config import PartConfig, TrainConfig
+from agent.learner import Execution, Learner
+from agent.replay import Anchor
+from agent.segment import Segment
+
+PARTS = ("tokenizer", "dynamics", "policy")  # in the order of the loop
+
+
+class Window(NamedTuple):
+    """What a part's batch is made of: `batch` sequences of `steps`, placed around a random step or before it."""
+
+    batch: int
+    steps: int
+    anchor: Anchor
+
+
+def schedule_of(config: TrainConfig, part: str) -> PartConfig:
+    """How `part` is trained."""
+    return getattr(config, part)
+
+
+def window(config: TrainConfig, part: str) -> Window:
+    """The window of `part`: for the policy the burn-in, at whose end imagination starts."""
+    if part == "policy":
+        return Window(config.policy.batch, config.agent.actor_critic.burn_in, "before")
+    schedule = getattr(config, part)
+    return Window(schedule.batch, schedule.steps, "around")
+
+
+def total_updates(config: TrainConfig, part: str) -> int:
+    """Of the whole run."""
+    return sum(map(schedule_of(config, part).updates_in, range(config.epochs)))
+
+
+def make_learner(agent: Agent, config: TrainConfig, part: str, execution: Execution = Execution()) -> Learner:  # noqa: B008
+    """The learner of `part`."""
+    before_step = agent.update_target if part == "policy" else None
+    return Learner(
+        getattr(agent, part), getattr(agent, f"{part}_loss"), schedule_of(config, part), before_step, execution
+    )
+
+
+def noise(agent: Agent, config: TrainConfig, part: str) -> Segment:
+    """A batch of `part` on the agent's device, of noise: the time of an update does not depend on what it sees."""
+    batch, steps, _ = window(config, part)
+    size, shape = agent.image_size, (batch, steps)
+    segment = Segment(
+        frames=torch.randint(0, 256, (*shape, 3, size, size), dtype=torch.uint8),
+        actions=torch.randint(0, agent.num_actions, shape),
+        rewards=torch.zeros(shape),
+        terminated=torch.zeros(shape, dtype=torch.bool),
+        truncated=torch.zeros(shape, dtype=torch.bool),
+        mask=torch.ones(shape, dtype=torch.bool),
+        batch_size=shape,
+    )
+    return segment.to(agent.device)
+
+
+def count_flop(sketch: Agent, config: TrainConfig) -> dict[str, int]:
+    """Floating-point operations of an update of each part. sketch: the agent on the meta device."""
+    counts = {}
+    for part in PARTS:
+        learner = make_learner(sketch, config, part)
+        with FlopCounterMode(display=False) as counter:
+            learner.update(noise(sketch, config, part))
+        counts[part] = counter.get_total_flops()
+    return counts
+
+
+def time_update(agent: Agent, learner: Learner, segment: Segment) -> float:
+    """Seconds of an update, the first ones (which compile, capture) aside; afterwards all is as it was before."""
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    devices = [agent.device] if agent.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        for _ in range(learner.warm_up):
+            learner.update(segment)
+        synchronize(agent.device)
+        started = perf_counter()
+        learner.update(segment)
+        synchronize(agent.device)
+        seconds = perf_counter() - started
+    agent.load_state_dict(before)
+    learner.load_state_dict({})
+    return seconds
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was given to the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
