@@ -96,10 +96,12 @@ def policy_loss(
     segment: [B, burn_in]
     """
     with torch.no_grad():
-        state, target_state = burn_in(policy, segment), burn_in(target, segment)
+        state = burn_in(policy, segment)
         trajectory = imagine(world, policy, segment, state, config.horizon, select)
-        target_output, _ = target(trajectory.frames, target_state)
-        target_values = target.value_code.value(target_output.value)
+        # The target's own burn-in and the trajectory, in one pass.
+        frames = torch.cat([segment.frames[:, :-1], trajectory.frames], dim=1)
+        target_output, _ = target(frames, target.initial_state(len(frames)))
+        target_values = target.value_code.value(target_output.value[:, -config.horizon - 1 :])
     output, _ = policy(trajectory.frames[:, :-1], state)
     return actor_critic_loss(policy, output, target_values, trajectory, config)
 

@@ -66,12 +66,13 @@ def imagine(
         seen = state.frames
         imagined, state = world.step(state, action, select)
         steps.append((seen, action, imagined))
+    rewards, ends = world.outcome(torch.stack([imagined.outlook for _, _, imagined in steps], dim=1), select)
     return Trajectory(
         frames=torch.stack([seen for seen, _, _ in steps] + [state.frames], dim=1),
         actions=torch.stack([action for _, action, _ in steps], dim=1),
         tokens=torch.stack([imagined.tokens for _, _, imagined in steps], dim=1),
-        rewards=torch.stack([imagined.reward for _, _, imagined in steps], dim=1),
-        ends=torch.stack([imagined.end for _, _, imagined in steps], dim=1),
+        rewards=rewards,
+        ends=ends,
         batch_size=[segment.frames.shape[0]],
     )
 

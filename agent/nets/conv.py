@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ class ConvConfig:
 
 def pixels(frames: Tensor) -> Tensor:
     """What every network sees of a frame. [..., 3, H, W] uint8 in 0..255 -> float32 in 0..1."""
-    return frames.float() / 255
+    return torch.div(frames, 255)  # one pass: true division makes float32 of integers
 
 
 class ResidualBlock(nn.Module):

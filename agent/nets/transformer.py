@@ -25,22 +25,25 @@ class TransformerConfig:
             raise BadInput(f"width={self.width} is not divisible by heads={self.heads}; choose a multiple.")
 
 
-Cache = list[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, [batch, heads, positions, width / heads]."""
+Cache = list[Tensor]
+"""Of each layer, [2 (keys, values), batch, heads, positions, width / heads]."""
 
 
-class Memory(NamedTuple):
-    """What a layer attends to besides its input.
+class Places(NamedTuple):
+    """Where in a cache the next inputs stand, and what each of them sees.
 
-    keys, values: [batch, heads, positions, width / heads], written in place
-    positions:    [n] int64, where the input stands
-    mask:         [n, positions] bool: what it sees
+    positions:  [n] int64
+    embeddings: [n, width]
+    mask:       [n, positions] 0 or −inf, added to the attention's logits
     """
 
-    keys: Tensor
-    values: Tensor
     positions: Tensor
+    embeddings: Tensor
     mask: Tensor
+
+    def split(self, sizes: list[int]) -> list[Places]:
+        """One after another, n = sum of `sizes`."""
+        return [Places(*parts) for parts in zip(*(x.split(sizes) for x in self), strict=True)]
 
 
 class SelfAttention(nn.Module):
@@ -52,16 +55,16 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        query, key, value = rearrange(
+    def forward(self, x: Tensor, cache: Tensor | None, places: Places | None) -> Tensor:
+        query, key_value = rearrange(
             self.query_key_value(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
-        )
-        if memory is None:
-            y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        ).split([1, 2])
+        if cache is None:
+            key, value = key_value
+            y = F.scaled_dot_product_attention(query[0], key, value, is_causal=True)
         else:
-            keys = memory.keys.index_copy_(2, memory.positions, key)
-            values = memory.values.index_copy_(2, memory.positions, value)
-            y = F.scaled_dot_product_attention(query, keys, values, attn_mask=memory.mask)
+            key, value = cache.index_copy_(3, places.positions, key_value)
+            y = F.scaled_dot_product_attention(query[0], key, value, attn_mask=places.mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
@@ -76,8 +79,8 @@ class Block(nn.Module):
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        x = x + self.attention(self.norm1(x), memory)
+    def forward(self, x: Tensor, cache: Tensor | None, places: Places | None) -> Tensor:
+        x = x + self.attention(self.norm1(x), cache, places)
         return x + self.contract(F.gelu(self.expand(self.norm2(x))))
 
 
@@ -91,31 +94,35 @@ class CausalTransformer(nn.Module):
         self.positions = nn.Embedding(positions, config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.register_buffer("mask", torch.ones(positions, positions, dtype=torch.bool).tril(), persistent=False)
+        mask = torch.full((positions, positions), -torch.inf).triu(1)
+        self.register_buffer("mask", mask, persistent=False)
 
     def empty_cache(self, batch: int) -> Cache:
         """Allocated once for a rollout. Apart, not stacked: compiled code writes in place what it need not view."""
         c, weight = self.config, self.positions.weight
-        shape = (batch, c.heads, self.positions.num_embeddings, c.width // c.heads)
-        device = weight.device.type
-        autocast = device != "meta" and torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype  # that of keys and values
-        return [(weight.new_zeros(shape, dtype=dtype), weight.new_zeros(shape, dtype=dtype)) for _ in self.blocks]
+        shape = (2, batch, c.heads, self.positions.num_embeddings, c.width // c.heads)
+        return [weight.new_zeros(shape, dtype=self._dtype()) for _ in self.blocks]
 
-    def forward(self, x: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
+    def places(self, start: int, count: int) -> Places:
+        """The positions from `start` on."""
+        positions = torch.arange(start, start + count, device=self.mask.device)
+        mask = self.mask.index_select(0, positions).to(self._dtype())
+        return Places(positions, self.positions(positions), mask)
+
+    def _dtype(self) -> torch.dtype:
+        """Of keys and values: what autocast makes of them."""
+        device = self.mask.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        return torch.get_autocast_dtype(device) if autocast else self.mask.dtype
+
+    def forward(self, x: Tensor, cache: Cache | None = None, places: Places | None = None) -> Tensor:
         """x: [B, n, width] -> [B, n, width].
 
-        Without a cache the sequence starts at position 0 and is all there is. With one, `positions` [n] int64
-        says where x stands, keys and values of x are written there in place, and x attends to all that stands
-        before it: to the whole cache under a mask, so that no shape depends on the position.
+        Without a cache the sequence starts at position 0 and is all there is. With one, keys and values of x are
+        written at `places`, in place, and x attends to all that stands before it: to the whole cache under a mask,
+        so that no shape depends on the position.
         """
-        if cache is None:
-            x = x + self.positions.weight[: x.shape[1]]
-            memories = [None] * len(self.blocks)
-        else:
-            x = x + self.positions(positions)
-            mask = self.mask.index_select(0, positions)
-            memories = [Memory(keys, values, positions, mask) for keys, values in cache]
-        for block, memory in zip(self.blocks, memories, strict=True):
-            x = block(x, memory)
+        x = x + (self.positions.weight[: x.shape[1]] if places is None else places.embeddings)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cache and cache[i], places)
         return self.norm(x)

@@ -14,7 +14,7 @@ from agent.nets.conv import ConvConfig, Encoder, pixels
 from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
 from agent.nets.initialization import initialize_like_gpt
 from agent.nets.repeated import repeated
-from agent.nets.transformer import Cache, CausalTransformer, TransformerConfig
+from agent.nets.transformer import Cache, CausalTransformer, Places, TransformerConfig
 from agent.segment import Segment, masked_mean
 from agent.tokenizers.delta import DeltaTokenizer
 from envs.errors import BadInput
@@ -131,16 +131,14 @@ class DeltaDynamics(nn.Module):
 class Imagined(NamedTuple):
     """What the world answers to an action.
 
-    frames: [B, 3, H, W] uint8, the next observation
-    tokens: [B, K] int64, the change that led to it
-    reward: [B] float32
-    end:    [B] bool
+    frames:  [B, 3, H, W] uint8, the next observation
+    tokens:  [B, K] int64, the change that led to it
+    outlook: [B, width] from which `DeltaWorld.outcome` reads reward and end
     """
 
     frames: Tensor
     tokens: Tensor
-    reward: Tensor
-    end: Tensor
+    outlook: Tensor
 
 
 class WorldState(NamedTuple):
@@ -186,11 +184,11 @@ class DeltaWorld:
             blocks = self.dynamics.embed(frames, actions, tokens.unflatten(0, (batch, steps - 1)))
             past, pending = blocks[:, :-1], blocks[:, -1:].contiguous()
             position = past.shape[1]
-            transformer(past, cache, torch.arange(position, device=segment.actions.device))
+            transformer(past, cache, transformer.places(0, position))
         return WorldState(segment.frames[:, -1].contiguous(), pending, cache, position)
 
     def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
-        """actions: [B] int64; `select` chooses Δ-tokens, end and reward class from their logits.
+        """actions: [B] int64; `select` chooses Δ-tokens from their logits.
 
         When the transformer's context is full, what came before the newest I-token is forgotten.
         """
@@ -198,15 +196,15 @@ class DeltaWorld:
         read = pending.shape[1] + self.dynamics.positions_per_step - 1  # the last Δ-token stays pending
         if position + read >= transformer.positions.num_embeddings:
             read, pending, position = read - pending.shape[1], pending[:, :0], 0
-        positions = torch.arange(position, position + read, device=actions.device)
-        imagined, pending = self._imagine(state.frames, actions, pending, state.cache, positions, select)
+        places = transformer.places(position, read)
+        imagined, pending = self._imagine(state.frames, actions, pending, state.cache, places, select)
         return imagined, WorldState(imagined.frames, pending, state.cache, position + read)
 
     @repeated
     def _imagine(
-        self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, positions: Tensor, select: Select
+        self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, places: Places, select: Select
     ) -> tuple[Imagined, Tensor]:
-        """The step itself. positions: [n] where pending, I-token, action, Δ1 … Δ(K-1) stand.
+        """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1).
 
         Every shape is the same at every step, so that one compiled body serves a whole rollout.
         """
@@ -214,12 +212,19 @@ class DeltaWorld:
         i_token = dynamics.embed_frames(frames).unsqueeze(1)
         inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         tokens: list[Tensor] = []
-        for at in positions.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
+        for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
             y = dynamics.transformer(inputs, cache, at)[:, -1]
-            if not tokens:
-                reward = dynamics.reward_code.sample(dynamics.reward_head(y), select)
-                end = select(dynamics.end_head(y)).bool()
+            outlook = y if not tokens else outlook
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
         chosen = torch.stack(tokens, dim=1)
-        return Imagined(self.tokenizer.decode(frames, actions, chosen), chosen, reward, end), inputs
+        return Imagined(self.tokenizer.decode(frames, actions, chosen), chosen, outlook), inputs
+
+    def outcome(self, outlook: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
+        """What comes of actions besides frames; all steps of a rollout at once, as nothing in it depends on them.
+
+        outlook: [..., width] -> rewards [...] float32, ends [...] bool
+        """
+        dynamics = self.dynamics
+        rewards = dynamics.reward_code.sample(dynamics.reward_head(outlook), select)
+        return rewards, select(dynamics.end_head(outlook)).bool()

@@ -87,7 +87,7 @@ class TestSpace:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: Free(memory))
         monkeypatch.setattr(psutil, "disk_usage", lambda path: Free(disk))
         try:
-            check_space(config, networks, 32, folder, held)
+            check_space(config, networks, 32, folder, torch.device("cpu"), held)
         except BadInput as refusal:
             return str(refusal)
         return None

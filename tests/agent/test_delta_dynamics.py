@@ -176,14 +176,13 @@ class Forced:
         """tokens: [B, H, K]"""
         self.tokens = iter(tokens.flatten(1).unbind(dim=1))
         self.token_logits: list[Tensor] = []
-        self.end_logits: list[Tensor] = []
 
     def __call__(self, logits: Tensor) -> Tensor:
         if logits.shape[-1] == CODES:
             self.token_logits.append(logits)
             return next(self.tokens)
         assert logits.shape[-1] == 2
-        self.end_logits.append(logits)
+        self.end_logits = logits
         return torch.zeros(logits.shape[:-1], dtype=torch.int64)
 
 
@@ -193,11 +192,12 @@ def run(agent: Agent, state: WorldState, actions: Tensor, tokens: Tensor):
     for action in actions.unbind(dim=1):
         step, state = agent.world.step(state, action, forced)
         imagined.append(step)
+    rewards, _ = agent.world.outcome(torch.stack([i.outlook for i in imagined], dim=1), forced)
     return (
         torch.stack([i.frames for i in imagined], dim=1),
         torch.stack(forced.token_logits, dim=1).unflatten(1, (-1, K)),
-        torch.stack(forced.end_logits, dim=1),
-        torch.stack([i.reward for i in imagined], dim=1),
+        forced.end_logits,
+        rewards,
         state,
     )
 
@@ -258,5 +258,6 @@ def test_the_sign_of_a_reward_is_sampled() -> None:
     agent = make_agent(reward="sign")
     state = agent.world.start(random_segment(200, 2))
     imagined, _ = agent.world.step(state, torch.zeros(200, dtype=torch.int64), gumbel_max)
-    assert set(imagined.reward.tolist()) == {-1, 0, 1}
-    assert imagined.end.any() and not imagined.end.all()
+    reward, end = agent.world.outcome(imagined.outlook, gumbel_max)
+    assert set(reward.tolist()) == {-1, 0, 1}
+    assert end.any() and not end.all()

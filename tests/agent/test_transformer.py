@@ -21,7 +21,7 @@ def transformer() -> CausalTransformer:
 
 def all_of(cache: Cache) -> torch.Tensor:
     """[layers, 2 (keys, values), batch, heads, positions, width / heads]."""
-    return torch.stack([torch.stack(layer) for layer in cache])
+    return torch.stack(cache)
 
 
 chunks = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=POSITIONS).filter(lambda c: sum(c) <= POSITIONS)
@@ -32,12 +32,12 @@ chunks = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=POSITIONS).fil
 def test_chunks_with_a_cache_equal_one_pass(transformer: CausalTransformer, chunks: list[int], seed: int) -> None:
     x = torch.randn(3, sum(chunks), WIDTH, generator=torch.Generator().manual_seed(seed))
     # Noise where nothing was written yet: whoever reads or writes beyond its positions is found out.
-    cache = [(torch.randn_like(k) * 1e3, torch.randn_like(v) * 1e3) for k, v in transformer.empty_cache(3)]
+    cache = [torch.randn_like(layer) * 1e3 for layer in transformer.empty_cache(3)]
     outputs, position = [], 0
     for chunk in x.split(chunks, dim=1):
         before = all_of(cache).clone()
         written = slice(position, position + chunk.shape[1])
-        outputs.append(transformer(chunk, cache, torch.arange(position, written.stop)))
+        outputs.append(transformer(chunk, cache, transformer.places(position, chunk.shape[1])))
         after = all_of(cache)
         assert (before != after)[..., written, :].all()
         before[..., written, :] = after[..., written, :]
