@@ -214,7 +214,7 @@ class DeltaWorld:
         tokens: list[Tensor] = []
         for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
             y = dynamics.transformer(inputs, cache, at)[:, -1]
-            outlook = y if not tokens else outlook
+            outlook = y.contiguous() if not tokens else outlook
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
         chosen = torch.stack(tokens, dim=1)
