@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,6 +71,41 @@ class Recorder(TorchDispatchMode):
             read, overwritten = [given["index"], given["source"]], [given["source"]]
         self.operations.append(Operation(str(packet), flop, size(read) + size(overwritten + new)))
         return output
+
+
+def compiled_launches(source: str) -> int:
+    """Kernels that a file of Inductor's generated Python launches: its own, fused ones and those of libraries."""
+    functions = {f.name: f for f in ast.walk(ast.parse(source)) if isinstance(f, ast.FunctionDef)}
+
+    def launches(name: str) -> int:
+        called = [ast.unparse(node.func) for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
+        return sum(launches(other) if other in functions else bool(KERNEL.fullmatch(other)) for other in called)
+
+    return launches("call") if "call" in functions else 0
+
+
+KERNEL = re.compile(r"cpp_fused\w*|triton_\w+\.run|extern_kernels\.\w+|torch\.ops\.(?!inductor)\w+\.\w+(\.\w+)?|aten\.\w+.*")
+
+
+def without_elementwise(operations: Iterable[Operation]) -> list[Operation]:
+    """What is left for a compiler that fuses every elementwise operation into a neighbour: a lower bound, roughly."""
+    return [operation for operation in operations if operation.name.removeprefix("aten.") not in ELEMENTWISE]
+
+
+ELEMENTWISE = frozenset(
+    "add sub mul div neg abs sign sgn pow exp expm1 log log1p sigmoid tanh silu gelu relu where clamp clamp_min round eq "
+    "lt addcmul lerp _to_copy clone copy_ fill_ zeros new_zeros scalar_tensor threshold_backward silu_backward "
+    "gelu_backward sigmoid_backward tanh_backward exponential_ add_ mul_".split()
+)
+
+
+def optimizer_operations(parameters: int) -> list[Operation]:
+    """Clipping and a fused AdamW, of float32 parameters: what the meta device cannot record."""
+    return [
+        Operation("aten._foreach_norm", 0, 4 * parameters),
+        Operation("aten._foreach_mul_", 0, 8 * parameters),
+        Operation("aten._fused_adamw_", 0, 28 * parameters),
+    ]
 
 
 # New tensors, but no kernel: memory that nothing is written to, or a second name of memory that is there.

@@ -142,12 +142,17 @@ class Learner:
         losses = self.forward(segment)
         self.optimizer.zero_grad()
         losses["loss"].backward()
+        norm = self.step()
+        self.module.eval()
+        return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm.detach()}
+
+    def step(self) -> Tensor:
+        """Clip the gradients that are there and move the weights. Returns the gradient's norm before, a scalar."""
         norm = nn.utils.clip_grad_norm_(self.names, self.config.max_gradient_norm, foreach=self.fused)
         if self.before_step is not None:
             self.before_step()
         self.optimizer.step()
-        self.module.eval()
-        return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm.detach()}
+        return norm
 
     def state_dict(self) -> dict[str, Tensor]:
         """The optimizer's state: "<parameter>.<moment>" -> tensor."""

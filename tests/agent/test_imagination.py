@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.imagination import Trajectory, burn_in, dream, imagine
+from agent.imagination import Trajectory, act, burn_in, dream, imagine
 from agent.nets.heads import gumbel_max, greedy
 
 from .conftest import ACTIONS, SIZE, random_segment, small_config
@@ -121,3 +121,12 @@ def test_a_dream_sees_burn_in_frames_and_no_others(agent: Agent, t: int) -> None
     assert not changed[:, :first].any() and changed.any() == (t < 6)
     if 2 <= t < 6:
         assert changed[:, first].all()
+
+
+def test_a_repeated_body_returns_no_views(agent: Agent) -> None:
+    """agent/nets/repeated.py says why."""
+    state = agent.world.start(random_segment(BATCH, 3))
+    imagined, following = agent.world.step(state, torch.zeros(BATCH, dtype=torch.int64))
+    actions, policy_state = act(agent.policy, state.frames, agent.policy.initial_state(BATCH), greedy)
+    for tensor in (*imagined, following.pending, actions, policy_state):
+        assert tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize

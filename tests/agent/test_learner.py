@@ -10,17 +10,19 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from agent.agent import Agent
-from agent.learner import Averages, Learner, OptimizerConfig, NonFinite
+from agent.learner import Averages, Execution, Learner, NonFinite, OptimizerConfig, choose_execution
 from agent.segment import Segment
+from envs.errors import BadInput
 
 from .conftest import ACTIONS, SIZE, random_segment, small_config
 
+EAGER = Execution("eager", bf16=False)
 PARTS = {"tokenizer": 6, "dynamics": 6, "policy": 3}  # name -> steps of its segments
 
 
-def make_learner(agent: Agent, part: str) -> Learner:
+def make_learner(agent: Agent, part: str, execution: Execution = EAGER) -> Learner:
     before_step = agent.update_target if part == "policy" else None
-    return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), OptimizerConfig(), before_step)
+    return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), OptimizerConfig(), before_step, execution)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -50,7 +52,7 @@ def test_a_recorded_update_replays_bit_equal(part):
         segment = Segment(*tensors, batch_size=list(tensors[1].shape))
         return learner.update(segment)
 
-    segments = [random_segment(4, PARTS[part], seed=seed) for seed in range(2, 6)]
+    segments = [random_segment(4, PARTS[part], seed=seed) for seed in range(2, 22)]
     torch.manual_seed(7)
     recorded = make_fx(update)(*tensors_of(segments[0]))
     replayed = [recorded(*tensors_of(s)) for s in segments[1:]]
@@ -63,6 +65,101 @@ def test_a_recorded_update_replays_bit_equal(part):
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
     ours, theirs = learner.state_dict(), twin.learner.state_dict()
     assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def losses_of_twenty_updates(part: str, execution: Execution, device: str = "cpu") -> list[dict[str, float]]:
+    """From the same start, on the same segments, with the same random numbers."""
+    torch.manual_seed(0)
+    agent = Agent(small_config(), ACTIONS, SIZE).eval().to(device)
+    learner = make_learner(agent, part, execution)
+    torch.manual_seed(7)
+    with torch._inductor.config.patch(fallback_random=True):  # else compiled code draws its numbers in its own order
+        updates = [learner.update(random_segment(4, PARTS[part], seed=seed).to(device)) for seed in range(20)]
+    return [{name: value.item() for name, value in metrics.items()} for metrics in updates]
+
+
+def check_close(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
+    assert len(ours) == len(theirs) == 20
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_compiled_updates_equal_eager_ones(part):
+    check_close(losses_of_twenty_updates(part, Execution("compiled")), losses_of_twenty_updates(part, EAGER))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["compiled", "captured"])
+@pytest.mark.parametrize("part", PARTS)
+def test_captured_updates_equal_eager_ones(part, mode):
+    ours = losses_of_twenty_updates(part, Execution(mode), "cuda")
+    check_close(ours, losses_of_twenty_updates(part, EAGER, "cuda"))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_compiler_takes_an_update_whole_and_once(agent, part):
+    """No graph break (fullgraph), and after the first updates, whatever comes, nothing is compiled anew."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    learner = make_learner(agent.eval(), part)
+    learner.forward = torch.compile(learner.forward, fullgraph=True, dynamic=False, backend=backend)
+    for seed in range(2):
+        learner.update(random_segment(4, PARTS[part], seed=seed))
+    assert graphs
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for seed in range(2, 5):
+            learner.update(random_segment(4, PARTS[part], seed=seed))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_update_in_bf16(part):
+    """Finite, near float32's, and every weight that learns there learns here."""
+    metrics, trained = [], []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        agent = Agent(small_config(), ACTIONS, SIZE).eval()
+        learner = make_learner(agent, part, Execution("eager", bf16))
+        torch.manual_seed(1)
+        metrics.append({name: value.item() for name, value in learner.update(random_segment(4, PARTS[part])).items()})
+        trained.append({name for p, name in learner.names.items() if p.grad is not None and p.grad.any()})
+        assert all(p.dtype == torch.float32 for p in learner.names)
+    assert trained[0] == trained[1]
+    assert metrics[1]["loss"] == pytest.approx(metrics[0]["loss"], rel=0.05)
+    assert metrics[1]["loss"] != metrics[0]["loss"]
+
+
+def test_modes_and_precisions():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose_execution("auto", "fp32", cpu, flop=1e12) == ("eager", False)
+    assert choose_execution("auto", "fp32", cpu, flop=1e18) == ("compiled", False)
+    assert choose_execution("auto", "bf16", cuda, flop=1.0) == ("captured", True)
+    assert choose_execution("compiled", "bf16", cpu, flop=1.0) == ("compiled", True)
+    with pytest.raises(BadInput, match="learner.mode=captured .* device=cpu"):
+        choose_execution("captured", "fp32", cpu, flop=1.0)
+    with pytest.raises(BadInput, match="precision=fp16 .* auto, bf16, fp32"):
+        choose_execution("auto", "fp16", cpu, flop=1.0)
+
+
+def test_loading_keeps_tensors_in_place(agent):
+    """A CUDA graph has recorded where they are."""
+    learner = make_learner(agent.eval(), "dynamics")
+    learner.update(random_segment(4, 6))
+    saved = {name: value.clone() for name, value in learner.state_dict().items()}
+    places = {name: value.data_ptr() for name, value in learner.state_dict().items()}
+    learner.update(random_segment(4, 6, seed=1))
+    learner.load_state_dict(saved)
+    assert all(torch.equal(value, saved[name]) for name, value in learner.state_dict().items())
+    learner.load_state_dict({})
+    assert not any(value.any() for value in learner.state_dict().values())
+    assert places == {name: value.data_ptr() for name, value in learner.state_dict().items()}
 
 
 def tensors_of(segment: Segment) -> list[torch.Tensor]:

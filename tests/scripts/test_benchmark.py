@@ -6,13 +6,29 @@ from tests.tiny import TINY
 
 def test_a_benchmark_counts_and_measures_each_part(tmp_path):
     output = tmp_path / "benchmark.json"
-    result = run_command("benchmark", (*TINY, "seconds=0.01", f"output={output}"), cwd=tmp_path)
+    result = run_command("benchmark", (*TINY, "seconds=0.01", "modes=[eager]", f"output={output}"), cwd=tmp_path)
     assert result.code == 0, result.err
     report = json.loads(output.read_text())
     assert set(report["parts"]) == {"tokenizer", "dynamics", "policy"}
     for part in report["parts"].values():
-        assert part["gflop"] > 0 and 0 < part["fastest"] <= part["seconds_per_update"] <= part["slowest"]
-    assert report["environment_steps_per_second"]["random"] > 0
+        assert part["gflop"] > 0 and 0 <= part["share_waiting"] < 1
+        assert part["modes"][0]["mode"] == "eager" and part["modes"][0]["precision"] == "fp32"
+        for mode in part["modes"]:
+            assert 0 < mode["fastest"] <= mode["seconds_per_update"] <= mode["slowest"] and mode["launches"] > 100
+    assert report["environment_steps_per_second"]["random"] > 0 and report["petaflop"] > 0
+
+
+def test_an_estimate_for_cards_that_are_not_here(tmp_path):
+    output = tmp_path / "estimate.json"
+    result = run_command("benchmark", (*TINY, "--estimate", f"output={output}"), cwd=tmp_path)
+    assert result.code == 0, result.err
+    report = json.loads(output.read_text())
+    for card in report["cards"].values():
+        for part in ("tokenizer", "dynamics", "policy"):
+            assert card[part]["eager"] >= card[part]["captured"] >= card[part]["compiled"] > 0
+    for part in report["published_a100"].values():
+        assert abs(part["estimated"] / part["measured"] - 1) < 0.1
+    assert "Assumed" in result.out and "no independent test" in result.out
 
 
 def test_bad_input_is_one_sentence(tmp_path):
