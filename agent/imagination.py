@@ -42,8 +42,8 @@ def burn_in(policy: CnnLstmPolicy, segment: Segment) -> Tensor:
 @repeated
 def act(policy: CnnLstmPolicy, frames: Tensor, state: Tensor, select: Select) -> tuple[Tensor, Tensor]:
     """frames: [B, 3, H, W] uint8; state: [B, state] -> actions [B] int64, the state after."""
-    output, state = policy(frames.unsqueeze(1), state)
-    return select(output.action_logits[:, 0]), state
+    logits, state = policy.act(frames, state)
+    return select(logits), state
 
 
 @torch.no_grad()

@@ -45,12 +45,14 @@ class BenchmarkConfig(TrainConfig):
     modes:    of the learner to measure, besides the base line, eager in float32; null: all that this device has
     estimate: for cards that are not here, instead of measuring
     output:   where to write the result as JSON; null: nowhere
+    roofline: where to draw the parts against this machine's arithmetic and memory, as PNG; null: nowhere
     """
 
     seconds: float = 10.0
     modes: list[str] | None = None
     estimate: bool = False
     output: str | None = None
+    roofline: str | None = None
 
 
 BASE = Execution("eager", bf16=False)
@@ -76,6 +78,13 @@ def matrix_product_rate(device: torch.device, seconds: float, bf16: bool) -> flo
     return 2 * 4096**3 / median(repeat(lambda: a @ a, seconds, device))
 
 
+def memory_bandwidth(device: torch.device, seconds: float) -> float:
+    """Bytes a second that a copy of half a gigabyte reads and writes."""
+    a = torch.ones(2**27, device=device)
+    b = torch.empty_like(a)
+    return 2 * a.nbytes / median(repeat(lambda: b.copy_(a), seconds, device))
+
+
 def launches(learner: Learner, segment: Segment, files: set[str]) -> int:
     """Operations that launch kernels in an update that has run before. files: of Inductor's code, before it ran."""
     if learner.execution.mode == "eager":
@@ -92,10 +101,10 @@ def generated() -> set[str]:
     return {module.__file__ for module in PyCodeCache.modules if module.__file__}
 
 
-def measure(config: BenchmarkConfig, agent: Agent, part: str, execution: Execution) -> dict[str, Any]:
+def measure(config: BenchmarkConfig, agent: Agent, part: str, learner: Learner) -> dict[str, Any]:
     """An update of `part`: its seconds, kernels, and the seconds until it was ready."""
-    device, files, started = agent.device, generated(), perf_counter()
-    learner, segment = make_learner(agent, config, part, execution), noise(agent, config, part)
+    device, execution, files, started = agent.device, learner.execution, generated(), perf_counter()
+    segment = noise(agent, config, part)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(learner.warm_up):
@@ -112,15 +121,11 @@ def measure(config: BenchmarkConfig, agent: Agent, part: str, execution: Executi
     return result
 
 
-def waiting(config: BenchmarkConfig, agent: Agent, replay: Replay, part: str, execution: Execution) -> float:
-    """Share of the time that updates wait for data."""
-    learner, (batch, steps, anchor) = make_learner(agent, config, part, execution), window(config, part)
-    segment = noise(agent, config, part)
-    for _ in range(learner.warm_up):
-        learner.update(segment)
-    seconds = median(repeat(lambda: learner.update(segment), 0, agent.device))
-    count = max(3, round(config.seconds / seconds))
+def waiting(config: BenchmarkConfig, agent: Agent, replay: Replay, part: str, learner: Learner, seconds: float) -> float:
+    """Share of the time that updates wait for data. seconds: that an update takes; it has run before"""
+    batch, steps, anchor = window(config, part)
     feed, started = Feed(agent.device), perf_counter()
+    count = max(3, round(config.seconds / seconds))
     for segment in feed.segments(lambda: replay.sample(part, batch, steps, anchor), count, ahead=lambda: True):
         learner.update(segment)
     synchronize(agent.device)
@@ -184,7 +189,8 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     hours = 0.0
     for part in PARTS:
         batch, steps, _ = window(config, part)
-        rows = [measure(config, agent, part, execution) for execution in executions(config, device)]
+        learners = [make_learner(agent, config, part, execution) for execution in executions(config, device)]
+        rows = [measure(config, agent, part, learner) for learner in learners]
         for row in rows:
             row["speed_up"] = rows[0]["seconds_per_update"] / row["seconds_per_update"]
             peak = peaks.get(row["precision"] == "bf16") or matrix_product_rate(device, config.seconds / 4, True)
@@ -197,10 +203,11 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
                 f"{row['share_of_matrix_product_rate']:>7.0%} {row['launches']:>7} {row['ready_after']:>7.1f}",
                 flush=True,
             )
-        own = min(rows, key=lambda row: ((row["mode"], row["precision"] == "bf16") != chosen, rows.index(row)))
-        part_hours = total_updates(config, part) * own["seconds_per_update"] / 3600
+        own = next((i for i, learner in enumerate(learners) if learner.execution == chosen), len(rows) - 1)
+        own_seconds = rows[own]["seconds_per_update"]
+        part_hours = total_updates(config, part) * own_seconds / 3600
         hours += part_hours
-        waited = waiting(config, agent, replay, part, Execution(own["mode"], own["precision"] == "bf16"))
+        waited = waiting(config, agent, replay, part, learners[own], own_seconds)
         result["parts"][part] = {
             "batch": batch, "steps": steps, "gflop": flop[part] / 1e9, "hours": part_hours, "share_waiting": waited,
             "modes": rows,
@@ -222,7 +229,38 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
         f"peak memory {result['peak_memory_gb']:.2f} GB; the whole experiment, evaluation aside: "
         f"{result['hours']:.2f} hours, {result['petaflop']:.3g} PFLOP"
     )
+    if config.roofline:
+        bandwidth = memory_bandwidth(device, config.seconds / 4)
+        result["copy_gigabytes_per_second"] = bandwidth / 1e9
+        draw_roofline(result, record(config, sizes), bandwidth, Path(config.roofline))
     return result
+
+
+def draw_roofline(result: dict[str, Any], recordings: dict[str, list[Operation]], bandwidth: float, path: Path) -> None:
+    """Each part and mode: operations a second over operations a byte, under what the machine can do."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    intensities = [10 ** (i / 10) for i in range(0, 31)]
+    for name, rate in result["matrix_product_gflop_per_second"].items():
+        axes.plot(intensities, [min(rate, x * bandwidth / 1e9) for x in intensities], label=f"this machine, {name}")
+    for part, measured in result["parts"].items():
+        intensity = measured["gflop"] * 1e9 / sum(operation.bytes for operation in recordings[part])
+        for row, marker in zip(measured["modes"], "osD^"):
+            axes.scatter([intensity], [measured["gflop"] / row["seconds_per_update"]], marker=marker, color="black")
+        axes.annotate(part, (intensity, measured["gflop"] / measured["modes"][0]["seconds_per_update"]), xytext=(6, -12), textcoords="offset points")
+    shown = ", ".join(f"{row['mode']} {row['precision']}" for row in measured["modes"])
+    axes.set(
+        xscale="log", yscale="log", ylabel="GFLOP/s", title=f"{result['experiment']}, bottom to top: {shown}",
+        xlabel="floating-point operations a byte, as the eager operations in float32 read and write them",
+    )  # fmt: skip
+    axes.title.set_fontsize(9)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def record(config: BenchmarkConfig, sizes: tuple[int, int]) -> dict[str, list[Operation]]:

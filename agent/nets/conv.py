@@ -52,7 +52,9 @@ class ConvConfig:
 
 
 def pixels(frames: Tensor) -> Tensor:
-    """What every network sees of a frame. [..., 3, H, W] uint8 in 0..255 -> float32 in 0..1."""
+    """What every network sees of a frame. [..., 3, H, W] uint8 in 0..255 -> float32 in 0..1, as which it stays."""
+    if frames.is_floating_point():
+        return frames
     return torch.div(frames, 255)  # one pass: true division makes float32 of integers
 
 

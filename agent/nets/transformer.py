@@ -116,7 +116,7 @@ class CausalTransformer(nn.Module):
         return torch.get_autocast_dtype(device) if autocast else self.mask.dtype
 
     def forward(self, x: Tensor, cache: Cache | None = None, places: Places | None = None) -> Tensor:
-        """x: [B, n, width] -> [B, n, width].
+        """x: [B, n, width] -> [B, n, width]; with a cache what comes of the last input only, [B, width].
 
         Without a cache the sequence starts at position 0 and is all there is. With one, keys and values of x are
         written at `places`, in place, and x attends to all that stands before it: to the whole cache under a mask,
@@ -125,4 +125,4 @@ class CausalTransformer(nn.Module):
         x = x + (self.positions.weight[: x.shape[1]] if places is None else places.embeddings)
         for i, block in enumerate(self.blocks):
             x = block(x, cache and cache[i], places)
-        return self.norm(x)
+        return self.norm(x if cache is None else x[:, -1])

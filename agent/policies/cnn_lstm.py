@@ -74,6 +74,11 @@ class CnnLstmPolicy(nn.Module):
             says, remembers = self._advance(gates, says, remembers)
         return torch.cat([says, remembers], dim=-1)
 
+    def act(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step, without the critic: frames [B, 3, H, W] -> action logits [B, A], the state after."""
+        state = self.remember(frames.unsqueeze(1), state)
+        return self.actor(state[:, : self.config.hidden]), state
+
     def _input_gates(self, frames: Tensor) -> Tensor:
         """frames: [B, T, 3, H, W] -> [B, T, 4 hidden], the LSTM's linear map of its input, biases included."""
         z = rearrange(self.encoder(pixels(frames).flatten(0, 1)), "n c h w -> n (h w c)")

@@ -208,13 +208,13 @@ class DeltaWorld:
 
         Every shape is the same at every step, so that one compiled body serves a whole rollout.
         """
-        dynamics = self.dynamics
+        dynamics, frames = self.dynamics, pixels(frames)  # once for all that look at them
         i_token = dynamics.embed_frames(frames).unsqueeze(1)
         inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         tokens: list[Tensor] = []
         for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
-            y = dynamics.transformer(inputs, cache, at)[:, -1]
-            outlook = y.contiguous() if not tokens else outlook
+            y = dynamics.transformer(inputs, cache, at)
+            outlook = outlook if tokens else y
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
         chosen = torch.stack(tokens, dim=1)
