@@ -7,8 +7,9 @@ from typing import Any
 
 from agent.agent import AgentConfig
 from agent.evaluate import EvaluationConfig
-from agent.learner import LearnerConfig, OptimizerConfig
+from agent.learner import PRECISIONS, LearnerConfig, OptimizerConfig
 from agent.replay import ReplayConfig
+from envs.errors import BadInput
 from envs.vector import EnvConfig
 
 
@@ -91,5 +92,7 @@ class TrainConfig:
     logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise BadInput(f"precision={self.precision} is not known; choose one of {', '.join(PRECISIONS)}.")
         if isinstance(self.logger, str):
             self.logger = [self.logger]

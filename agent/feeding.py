@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from time import perf_counter
 
 import torch
@@ -12,7 +13,7 @@ from agent.segment import Segment
 
 
 class Feed:
-    """Brings batches to a device, and keeps the time.
+    """Brings batches to a device, and keeps the time of the last `segments`.
 
     waited:                seconds in which an update was held up for want of data
     sampled, transferred:  seconds of the thread that prepares, alongside the updates
@@ -30,30 +31,34 @@ class Feed:
         ahead: whether to prepare early now; not while a CUDA graph is being captured, which another thread's
                allocations would break
         """
+        self.waited = self.sampled = self.transferred = 0.0
+        if self.stream is not None:  # a replay on the device was written by the stream that updates
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with ThreadPoolExecutor(1, "feed") as thread:
             following = None
             for i in range(count):
                 started = perf_counter()
                 segment, copied = (following or thread.submit(self._prepare, draw)).result()
                 if copied is not None:
-                    torch.cuda.current_stream(self.device).wait_event(copied)
+                    copied.synchronize()
                 self.waited += perf_counter() - started
                 following = thread.submit(self._prepare, draw) if i + 1 < count and ahead() else None
                 yield segment
 
     def _prepare(self, draw: Callable[[], Segment]) -> tuple[Segment, torch.cuda.Event | None]:
-        started = perf_counter()
-        segment = draw()
-        self.sampled += perf_counter() - started
-        if self.stream is None or segment.frames.is_cuda:
-            return segment, None
-        # From pinned memory and on a stream of its own, a copy needs neither the host nor the update's stream.
-        started = perf_counter()
-        with torch.cuda.stream(self.stream):
-            moved = segment.apply(lambda x: x.pin_memory().to(self.device, non_blocking=True))
+        # On a stream of its own, and from pinned memory, a copy waits neither for the update nor for the host.
+        with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
+            started = perf_counter()
+            segment = draw()
+            self.sampled += perf_counter() - started
+            if self.stream is None:
+                return segment, None
+            started = perf_counter()
+            if not segment.frames.is_cuda:
+                segment = segment.apply(lambda x: x.pin_memory().to(self.device, non_blocking=True))
             copied = torch.cuda.Event()
             copied.record(self.stream)
-        for tensor in moved.values():
-            tensor.record_stream(torch.cuda.default_stream(self.device))
-        self.transferred += perf_counter() - started
-        return moved, copied
+            for tensor in segment.values():  # its memory is not given to another batch before the update is done
+                tensor.record_stream(torch.cuda.default_stream(self.device))
+            self.transferred += perf_counter() - started
+        return segment, copied

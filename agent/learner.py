@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -48,25 +52,34 @@ class Execution(NamedTuple):
 def choose_execution(mode: str, precision: str, device: torch.device, flop: float) -> Execution:
     """What "auto" stands for on a device; flop: floating-point operations of all the run's updates.
 
-    Depends on nothing that is measured: a run that is resumed chooses alike. Raises BadInput if it cannot be.
+    Raises BadInput if `mode` is not to be had there.
     """
-    if precision not in PRECISIONS:
-        raise BadInput(f"precision={precision} is not known; choose one of {', '.join(PRECISIONS)}.")
     cuda = device.type == "cuda"
     if mode == "captured" and not cuda:
         raise BadInput(
             f"learner.mode=captured was given and device={device} has no CUDA graphs; choose compiled, eager or auto."
         )
     if mode == "auto":
-        mode = "captured" if cuda else "compiled" if flop >= WORTH_COMPILING else "eager"
+        worth = has_compiler(device) and (cuda or flop >= WORTH_COMPILING)
+        mode = "eager" if not worth else "captured" if cuda else "compiled"
+    if mode != "eager" and not has_compiler(device):
+        needed = "Triton and a card of compute capability 7 or more" if cuda else "a C++ compiler (g++ or clang++)"
+        raise BadInput(f"learner.mode={mode} was given and needs {needed}, which is not here; choose eager or auto.")
     bf16 = has_bf16(device) if precision == "auto" else precision == "bf16"
     return Execution(mode, bf16)
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile finds there what it needs."""
+    if device.type == "cuda":
+        return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than float32 there. On a CPU without the instructions it is 24 times slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
@@ -107,7 +120,7 @@ class Learner:
         ]
         self.fused = self.device.type in ("cpu", "cuda")  # one kernel for all; the meta device does not know it
         rate = torch.tensor(config.learning_rate, device=self.device if self.fused else "cpu")  # a tensor, for capture
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=self.device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=execution.mode == "captured")
 
         self.forward = self._forward
         if execution.mode != "eager":
@@ -115,7 +128,9 @@ class Learner:
         self.run = self._update
         if execution.mode == "captured":
             # It synchronises before each replay; the next batch is prepared by another thread meanwhile.
-            self.run = CudaGraphModule(self._update, warmup=self.warm_up, device=self.device)
+            with warnings.catch_warnings():  # it takes tensordicts out of torch's pytrees, and says so; we pass none
+                warnings.simplefilter("ignore")
+                self.run = CudaGraphModule(self._update, warmup=self.warm_up, device=self.device)
         self.updates = 0
 
     def update(self, segment: Segment) -> dict[str, Tensor]:

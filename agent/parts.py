@@ -38,9 +38,9 @@ def window(config: TrainConfig, part: str) -> Window:
     return Window(schedule.batch, schedule.steps, "around")
 
 
-def total_updates(config: TrainConfig, part: str) -> int:
-    """Of the whole run."""
-    return sum(map(schedule_of(config, part).updates_in, range(config.epochs)))
+def total_updates(config: TrainConfig, part: str, epoch: int = 0) -> int:
+    """Of a run from `epoch` on."""
+    return sum(map(schedule_of(config, part).updates_in, range(epoch, config.epochs)))
 
 
 def make_learner(agent: Agent, config: TrainConfig, part: str, execution: Execution = Execution()) -> Learner:  # noqa: B008
@@ -78,11 +78,12 @@ def count_flop(sketch: Agent, config: TrainConfig) -> dict[str, int]:
     return counts
 
 
-def time_update(agent: Agent, learner: Learner, segment: Segment) -> float:
+def time_update(agent: Agent, config: TrainConfig, part: str, learner: Learner) -> float:
     """Seconds of an update, the first ones (which compile, capture) aside; afterwards all is as it was before."""
-    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    before, optimizer = ({k: v.clone() for k, v in x.state_dict().items()} for x in (agent, learner))
     devices = [agent.device] if agent.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
+        segment = noise(agent, config, part)
         for _ in range(learner.warm_up):
             learner.update(segment)
         synchronize(agent.device)
@@ -91,7 +92,7 @@ def time_update(agent: Agent, learner: Learner, segment: Segment) -> float:
         synchronize(agent.device)
         seconds = perf_counter() - started
     agent.load_state_dict(before)
-    learner.load_state_dict({})
+    learner.load_state_dict(optimizer)
     return seconds
 
 

@@ -226,7 +226,8 @@ class Replay:
             )
         if config.storage == "device" and device.type == "cuda":
             free, place = torch.cuda.mem_get_info(device)[0], f"memory of {device}"
-            remedy = "lower replay.capacity or set replay.storage=memmap"
+            free //= 2  # the other half is for the updates
+            remedy = "lower replay.capacity or set replay.storage=memory"
         elif config.storage != "memmap":
             free, place = psutil.virtual_memory().available, "memory"
             remedy = "lower replay.capacity or set replay.storage=memmap"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import itertools
@@ -47,6 +48,8 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     flop = count_flop(sketch, config)
     total = sum(flop[part] * total_updates(config, part) for part in PARTS)
     execution = choose_execution(config.learner.mode, config.precision, device, total)
+    # What "auto" came to is the run's from now on: it goes on alike elsewhere, or longer.
+    config.learner.mode, config.precision = execution.mode, "bf16" if execution.bf16 else "fp32"
     check_space(config, sketch, image_size, wanted, device, sum(chunk.size for chunk in saved.chunks) if saved else 0)
 
     torch.manual_seed(config.seed)
@@ -55,16 +58,16 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     trainer = Trainer(config, folder, agent, execution)
     try:
         with closing(trainer.envs):
-            forecast = trainer.forecast()
             if saved is not None:
                 trainer.load(saved)  # verifies all of it; only then is anything written
                 if (newest := checkpoint.newest(folder)) != saved.folder:
                     print(f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up.")
             del saved
+            forecast = trainer.forecast()
             describe(folder, config)
             parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
             print(f"{config.experiment} on {config.env.id}: {parameters}\nrun folder: {folder}")
-            print(f"{agent.device}, {execution.mode}, {'bf16' if execution.bf16 else 'fp32'}: {forecast}", flush=True)
+            print(f"{agent.device}, {execution.mode}, {config.precision}: {forecast}", flush=True)
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
             )
@@ -76,6 +79,9 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
         raise
     finally:
         trainer.logger.close()
+        with contextlib.suppress(OSError):  # where nothing was written, nothing is left
+            (folder / "replay").rmdir()
+            folder.rmdir()
     report(folder, config)
 
 

@@ -22,7 +22,7 @@ from agent.evaluate import evaluate
 from agent.feeding import Feed
 from agent.learner import Averages, Execution
 from agent.logger import Logger
-from agent.parts import PARTS, make_learner, noise, schedule_of, time_update, total_updates, window
+from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
 from agent.replay import Replay
@@ -48,6 +48,7 @@ class Trainer:
         self.envs = make_vector(config.env, seeds[1:])
         self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
+        self.feed = Feed(agent.device)
         self.seconds: dict[str, float] = {}
         self.epoch = 0
         self.best: dict[str, Any] = {"epoch": None, "return": None}
@@ -70,12 +71,11 @@ class Trainer:
                 bar.update()
 
     def forecast(self) -> str:
-        """How long a run from the start will take, from a timed update of each part; before the first epoch."""
+        """How long the epochs that are left will take, from a timed update of each part, which leaves no trace."""
         seconds = {}
         for part in PARTS:
-            if updates := total_updates(self.config, part):
-                batch = noise(self.agent, self.config, part)
-                seconds[part] = updates * time_update(self.agent, self.learners[part], batch)
+            if updates := total_updates(self.config, part, self.epoch):
+                seconds[part] = updates * time_update(self.agent, self.config, part, self.learners[part])
         parts = ", ".join(f"{part} {duration(amount)}" for part, amount in seconds.items())
         return f"about {duration(sum(seconds.values()))} of updates ({parts}); playing and evaluating come on top"
 
@@ -105,7 +105,7 @@ class Trainer:
         updates = schedule_of(self.config, part).updates_in(self.epoch)
         if updates == 0:
             return {}
-        learner, averages, feed = self.learners[part], Averages(), Feed(self.agent.device)
+        learner, averages, feed = self.learners[part], Averages(), self.feed
         batch, steps, anchor = window(self.config, part)
         count = self.epoch > 0  # as published, the first epoch draws episodes uniformly
         segments = feed.segments(

@@ -108,7 +108,7 @@ class DeltaTokenizer(nn.Module):
         return pixels(frames) + decoded if self.config.residual else decoded
 
     def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
-        """frames: [N, 3, H, W] uint8; actions: [N]; tokens: [N, K] -> next frames [N, 3, H, W] uint8."""
+        """frames: [N, 3, H, W] uint8, or their `pixels`; actions: [N]; tokens: [N, K] -> next frames, uint8."""
         next_frames = self.reconstruct(frames, actions, self.embed(tokens))
         return next_frames.clamp(0, 1).mul(255).round().to(torch.uint8)
 

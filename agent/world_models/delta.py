@@ -80,7 +80,7 @@ class DeltaDynamics(nn.Module):
         self.apply(initialize_like_gpt)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The I-token: frames [..., 3, H, W] uint8 -> [..., width]."""
+        """The I-token: frames [..., 3, H, W] uint8, or their `pixels` -> [..., width]."""
         z = self.frame_encoder(pixels(frames).flatten(0, -4))
         return self.frame_norm(rearrange(z, "n c h w -> n (h w c)")).unflatten(0, frames.shape[:-3])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent.agent import Agent
-from agent.cost import CARDS, PUBLISHED, Card, Operation, Recorder, check_against_published, estimate
+from agent.cost import CARDS, PUBLISHED, Card, Operation, Recorder, check_against_published, compiled_launches, estimate
 from tests.agent.conftest import ACTIONS, SIZE, random_segment, small_config
 
 OPERATIONS = st.lists(
@@ -126,3 +126,25 @@ def test_published_launches_set_the_hosts_time(part: str) -> None:
     estimated, measured = check_against_published({part: [Operation("aten.add", 0, 0)] * 10})[part]
     assert estimated == pytest.approx(CARDS["A100"].launch * PUBLISHED[part].launches, rel=0.01)
     assert measured == PUBLISHED[part].seconds
+
+
+def test_launches_of_generated_code() -> None:
+    """A body counts as often as it is called; what only makes or views memory does not."""
+    source = """
+cpp_fused_add_0 = async_compile.cpp("...")
+def body(args):
+    buf0 = empty_strided_cpu((2,), (1,), torch.float32)
+    cpp_fused_add_0(args, buf0)
+    extern_kernels.mm(buf0, buf0, out=buf0)
+    return (reinterpret_tensor(buf0, (2,), (1,), 0),)
+class Runner:
+    def call(self, args):
+        a = body(args)
+        b = body(a)
+        assert_size_stride(b, (2,), (1,), 'torch.ops.aten.convolution.default')
+        c = torch.ops.aten.sort.default(b)
+        triton_poi_fused_1.run(c, stream=stream0)
+        return c
+"""
+    assert compiled_launches(source) == 2 * 2 + 2
+    assert compiled_launches("x = 1") == 0

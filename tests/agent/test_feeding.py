@@ -66,5 +66,10 @@ def test_what_drawing_raises_arrives() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_device() -> None:
     feed = Feed(torch.device("cuda"))
-    for i, segment in enumerate(feed.segments(lambda: random_segment(2, 3), 4, ahead=lambda: True)):
-        assert segment.frames.is_cuda and torch.equal(segment.frames.cpu(), random_segment(2, 3).frames), i
+    seeds, busy = iter(range(8)), torch.randn(4096, 4096, device="cuda")
+    segments = []
+    for segment in feed.segments(lambda: random_segment(2, 3, seed=next(seeds)), 8, ahead=lambda: True):
+        busy = busy @ busy
+        segments.append(segment)
+    for seed, segment in enumerate(segments):
+        assert segment.frames.is_cuda and torch.equal(segment.frames.cpu(), random_segment(2, 3, seed=seed).frames)

@@ -6,7 +6,7 @@ import torch
 
 from agent.agent import Agent
 from agent.config import TrainConfig
-from agent.parts import PARTS, make_learner, noise, time_update, total_updates, window
+from agent.parts import PARTS, make_learner, time_update, total_updates, window
 from tests.tiny import tiny
 
 def test_windows() -> None:
@@ -26,9 +26,8 @@ def test_timing_leaves_no_trace() -> None:
     agent = Agent(config.agent, 3, 32).eval()
     before, random = {k: v.clone() for k, v in agent.state_dict().items()}, torch.get_rng_state()
     for part in PARTS:
-        learner, segment = make_learner(agent, config, part), noise(agent, config, part)
-        torch.set_rng_state(random)
-        assert time_update(agent, learner, segment) > 0
+        learner = make_learner(agent, config, part)
+        assert time_update(agent, config, part, learner) > 0
         assert all(torch.equal(v, before[k]) for k, v in agent.state_dict().items())
         assert torch.equal(torch.get_rng_state(), random)
         assert not any(value.any() for value in learner.state_dict().values())
