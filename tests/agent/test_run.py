@@ -194,7 +194,9 @@ class TestFolder:
 
 def test_load_agent(four):
     agent, config, saved = load_agent(four, torch.device("cpu"))
-    assert config == tiny(f"run={four}", "epochs=4", "keep=9")
+    precision = config.precision  # what "auto" came to
+    assert precision in ("bf16", "fp32")
+    assert config == tiny(f"run={four}", "epochs=4", "keep=9", f"precision={precision}", "learner.mode=eager")
     assert not agent.training and saved.epoch == 4
     older, _, saved = load_agent(four / "checkpoints" / "epoch_000001", torch.device("cpu"))
     assert saved.epoch == 1
