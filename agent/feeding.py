@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from time import perf_counter
+from typing import NoReturn
 
 import torch
 
@@ -34,16 +37,34 @@ class Feed:
         self.waited = self.sampled = self.transferred = 0.0
         if self.stream is not None:  # a replay on the device was written by the stream that updates
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with ThreadPoolExecutor(1, "feed") as thread:
-            following = None
+        wanted: SimpleQueue[bool] = SimpleQueue()
+        prepared: SimpleQueue[Callable[[], tuple[Segment, torch.cuda.Event | None]]] = SimpleQueue()
+        # A daemon, which nobody waits for: whatever an interruption meets, the process can end.
+        Thread(target=self._work, args=(draw, wanted, prepared), name="feed", daemon=True).start()
+        try:
+            asked = False
             for i in range(count):
                 started = perf_counter()
-                segment, copied = (following or thread.submit(self._prepare, draw)).result()
+                if not asked:
+                    wanted.put(True)
+                segment, copied = prepared.get()()
                 if copied is not None:
                     copied.synchronize()
                 self.waited += perf_counter() - started
-                following = thread.submit(self._prepare, draw) if i + 1 < count and ahead() else None
+                asked = i + 1 < count and ahead()
+                if asked:
+                    wanted.put(True)
                 yield segment
+        finally:
+            wanted.put(False)
+
+    def _work(self, draw: Callable[[], Segment], wanted: SimpleQueue, prepared: SimpleQueue) -> None:
+        while wanted.get():
+            try:
+                batch = self._prepare(draw)
+                prepared.put(lambda batch=batch: batch)
+            except BaseException as error:  # it is raised where the batch is waited for
+                prepared.put(partial(_raise, error))
 
     def _prepare(self, draw: Callable[[], Segment]) -> tuple[Segment, torch.cuda.Event | None]:
         # On a stream of its own, and from pinned memory, a copy waits neither for the update nor for the host.
@@ -62,3 +83,7 @@ class Feed:
                 tensor.record_stream(torch.cuda.default_stream(self.device))
             self.transferred += perf_counter() - started
         return segment, copied
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
