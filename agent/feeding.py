@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import nullcontext
-from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
-from typing import NoReturn
 
 import torch
 
@@ -37,34 +36,28 @@ class Feed:
         self.waited = self.sampled = self.transferred = 0.0
         if self.stream is not None:  # a replay on the device was written by the stream that updates
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        wanted: SimpleQueue[bool] = SimpleQueue()
-        prepared: SimpleQueue[Callable[[], tuple[Segment, torch.cuda.Event | None]]] = SimpleQueue()
+        wanted: SimpleQueue[Future | None] = SimpleQueue()
         # A daemon, which nobody waits for: whatever an interruption meets, the process can end.
-        Thread(target=self._work, args=(draw, wanted, prepared), name="feed", daemon=True).start()
+        Thread(target=self._work, args=(draw, wanted), name="feed", daemon=True).start()
         try:
-            asked = False
+            following = None
             for i in range(count):
                 started = perf_counter()
-                if not asked:
-                    wanted.put(True)
-                segment, copied = prepared.get()()
+                segment, copied = (following or ask(wanted)).result()
                 if copied is not None:
                     copied.synchronize()
                 self.waited += perf_counter() - started
-                asked = i + 1 < count and ahead()
-                if asked:
-                    wanted.put(True)
+                following = ask(wanted) if i + 1 < count and ahead() else None
                 yield segment
         finally:
-            wanted.put(False)
+            wanted.put(None)
 
-    def _work(self, draw: Callable[[], Segment], wanted: SimpleQueue, prepared: SimpleQueue) -> None:
-        while wanted.get():
+    def _work(self, draw: Callable[[], Segment], wanted: SimpleQueue[Future | None]) -> None:
+        while (batch := wanted.get()) is not None:
             try:
-                batch = self._prepare(draw)
-                prepared.put(lambda batch=batch: batch)
+                batch.set_result(self._prepare(draw))
             except BaseException as error:  # it is raised where the batch is waited for
-                prepared.put(partial(_raise, error))
+                batch.set_exception(error)
 
     def _prepare(self, draw: Callable[[], Segment]) -> tuple[Segment, torch.cuda.Event | None]:
         # On a stream of its own, and from pinned memory, a copy waits neither for the update nor for the host.
@@ -85,5 +78,8 @@ class Feed:
         return segment, copied
 
 
-def _raise(error: BaseException) -> NoReturn:
-    raise error
+def ask(wanted: SimpleQueue[Future | None]) -> Future:
+    """Have the thread prepare a batch -> the batch to come."""
+    batch: Future = Future()
+    wanted.put(batch)
+    return batch

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent.agent import Agent
-from agent.config import PartConfig, TrainConfig
+from agent.config import PartConfig, SequencePartConfig, TrainConfig
 from agent.learner import Execution, Learner
 from agent.replay import Anchor
 from agent.segment import Segment
@@ -34,7 +34,7 @@ def window(config: TrainConfig, part: str) -> Window:
     """The window of `part`: for the policy the burn-in, at whose end imagination starts."""
     if part == "policy":
         return Window(config.policy.batch, config.agent.actor_critic.burn_in, "before")
-    schedule = getattr(config, part)
+    schedule: SequencePartConfig = getattr(config, part)
     return Window(schedule.batch, schedule.steps, "around")
 
 

@@ -59,11 +59,10 @@ class BenchmarkConfig(TrainConfig):
 BASE = Execution("eager", bf16=False)
 
 
-def repeat(function: Callable[[], object], seconds: float, device: torch.device, warm_up: int = 1) -> list[float]:
-    """The seconds that each call took, after some that are not counted: two calls or more."""
+def repeat(function: Callable[[], object], seconds: float, device: torch.device) -> list[float]:
+    """The seconds that each call took, after one that is not counted: two calls or more."""
     times: list[float] = []
-    for _ in range(warm_up):
-        function()
+    function()
     synchronize(device)
     while len(times) < 2 or sum(times) < seconds:
         started = perf_counter()
