@@ -100,7 +100,7 @@ def save(
     home.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(run)
 
-    folder = home / f"epoch_{epoch:06d}"
+    folder = folder_of(run, epoch)
     writing = home / f".writing-{folder.name}"
     writing.mkdir()
     files = [_write(writing, f"{name}.safetensors", _serialise(entry)) for name, entry in tensors.items()]
@@ -197,6 +197,11 @@ def _remove_old(run: Path, epoch: int, keep: int, best: int | None) -> None:
     for path in (run / "replay").glob("steps_*"):
         if f"replay/{path.name}" not in needed:
             path.unlink()
+
+
+def folder_of(run: Path, epoch: int) -> Path:
+    """Where the checkpoint of an epoch lies."""
+    return run / "checkpoints" / f"epoch_{epoch:06d}"
 
 
 def newest(run: Path) -> Path | None:

@@ -40,6 +40,7 @@ RANGES = {
     "seed": SEED,
     "epochs": COUNT,
     "evaluate_every": COUNT,
+    "final_episodes": COUNT,
     "checkpoint_every": COUNT,
     "keep": COUNT,
     "collect.num_envs": COUNT,
@@ -75,6 +76,7 @@ RANGES = {
     "*.weight_decay": WEIGHT,
     "*.max_gradient_norm": POSITIVE,
     "evaluation.seed": SEED,
+    "evaluation.temperature": WEIGHT,
     "evaluation.*": COUNT,
 }
 
@@ -88,7 +90,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries -> dotted key -> value. What goes to an environment's constructor stays one value."""
     flat = {}
     for name, value in config.items():
-        inner = isinstance(value, dict) and name != "kwargs"
+        inner = isinstance(value, dict) and not name.endswith("kwargs")
         flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}
     return flat
 
@@ -154,13 +156,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def check_space(
-    config: TrainConfig, networks: nn.Module, image_size: int, folder: Path, device: torch.device, held: int = 0
+    config: TrainConfig, networks: nn.Module, activations: int, image_size: int, folder: Path, device: torch.device,
+    saved: int = 0,
 ) -> None:
     """Raises BadInput if memory or disk are too small for what the run will hold when its replay is full.
 
-    networks: on any device, meta too; image_size: height and width of the frames
-    device:   that the run uses
-    held:     bytes of replay rows that lie in the run's folder already
+    networks:    on any device, meta too
+    activations: bytes that an update keeps for its backward pass, at most
+    image_size:  height and width of the frames
+    device:      that the run uses
+    saved:       bytes of replay rows that lie in the run's folder already
     """
     while not folder.exists():
         folder = folder.absolute().parent
@@ -172,16 +177,22 @@ def check_space(
     elsewhere = memmap or (config.replay.storage == "device" and device.type == "cuda")
     remedy = "lower replay.capacity or the networks' sizes"
 
-    # Weights, gradients and two moments. (A GPU's memory is not counted: there, other things weigh more.)
+    # Weights, gradients and two moments. (A GPU's memory is not counted: its allocator says what it lacks.)
     memory = 4 * weights + (0 if elsewhere else rows)
+    activations = activations if device.type == "cpu" else 0
     free = psutil.virtual_memory().available
     if memory > free:
         raise BadInput(
             f"Networks and replay need {memory / 1e9:.2f} GB of memory, and only {free / 1e9:.2f} GB are free; {remedy}."
         )
+    if memory + activations > free:
+        raise BadInput(
+            f"An update needs {activations / 1e9:.2f} GB of memory besides {memory / 1e9:.2f} GB of networks and replay, and "
+            f"only {free / 1e9:.2f} GB are free; lower tokenizer.batch, dynamics.batch or policy.batch."
+        )
     # Checkpoints hold weights and two moments, one more of them while the next is written, the best
     # besides; they share one copy of the replay's rows. A memory map lies beside them.
-    disk = 3 * weights * (config.keep + 2) + max(0, rows - held) + (rows if memmap else 0)
+    disk = 3 * weights * (config.keep + 2) + max(0, rows - saved) + (rows if memmap else 0)
     free = psutil.disk_usage(str(folder)).free
     if disk > free:
         raise BadInput(

@@ -15,7 +15,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,12 +26,19 @@ from envs.errors import BadInput
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def command(config_name: str, schema: type, main: Callable[[Any, list[str]], None]) -> None:
+def command(
+    config_name: str,
+    schema: type,
+    main: Callable[[Any, list[str]], None],
+    expand: Callable[[list[str]], list[str]] = list,
+) -> None:
     """Run `main(config, overrides)` with the command line's configuration, an instance of `schema`.
 
     config_name: of a file in configs/ that starts from <config_name>_schema, where `schema`'s defaults stand
     overrides:   as they were given, "key=value"
+    expand:      turns the command line's arguments into those that are meant
 
+    With --multirun once for each combination; one that fails says so, and the others go on.
     Exit code 2 and one sentence for bad input, 1 for a run that had to stop, 130 for Ctrl-C.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
@@ -39,25 +47,36 @@ def command(config_name: str, schema: type, main: Callable[[Any, list[str]], Non
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here instead of in Hydra's own report
     failures: list[Exception] = []
 
+    def fail(error: Exception) -> None:
+        if not sweeping():  # past Hydra, which would print a line of its own
+            failures.append(error)
+            return
+        refuse(f"{HydraConfig.get().job.override_dirname}: {error}")
+        raise error  # to the process that started this one, maybe
+
     @hydra.main(version_base=None, config_path=str(CONFIGS), config_name=config_name)
     def hydra_main(config: DictConfig) -> None:
         try:
             main(typed(config, schema), list(HydraConfig.get().overrides.task))
-        except Exception as error:  # past Hydra, which would print a line of its own
-            failures.append(error)
+        except OmegaConfBaseException as error:
+            fail(BadInput(explain(error, schema)))
+        except Exception as error:
+            fail(error)
 
+    # Hydra wants all key=value together.
+    sys.argv[1:] = sorted(expand(sys.argv[1:]), key=lambda argument: "=" in argument and not argument.startswith("-"))
     try:
         check_arguments(sys.argv[1:], schema)
         try:
             hydra_main()
-        except Exception as error:  # main's own are in `failures`: this is about the command line
+        except (BadInput, NonFinite) as error:  # of a sweep's run, which has said so
+            sys.exit(2 if isinstance(error, BadInput) else 1)
+        except (HydraException, OmegaConfBaseException) as error:  # main's own are in `failures`: the command line's
             raise BadInput(explain(error, schema)) from error
         if failures:
             raise failures[0]
     except BadInput as error:
         sys.exit(refuse(str(error)))
-    except OmegaConfBaseException as error:
-        sys.exit(refuse(explain(error, schema)))
     except NonFinite as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -71,9 +90,14 @@ def typed(config: DictConfig, schema: type) -> Any:
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
+def sweeping() -> bool:
+    """Whether this is one of the runs of --multirun."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def refuse(sentence: str) -> int:
     """Say why, and return the exit code of bad input."""
-    print(" ".join(sentence.split()), file=sys.stderr)
+    print(" ".join(sentence.split()), file=sys.stderr, flush=True)
     return 2
 
 

@@ -57,7 +57,7 @@ class Player:
         self.state = agent.policy.initial_state(envs.num_envs)
         self.done = np.zeros(envs.num_envs, bool)
         self.total_reward = np.zeros(envs.num_envs)
-        self.actions: list[list[int]] = [[] for _ in range(envs.num_envs)]  # of the running episodes
+        self.lengths = np.zeros(envs.num_envs, np.int64)  # of the running episodes
 
     def step(self, choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Row, list[Episode]]:
         """One step of every environment; `choose` takes frames and state to actions and the next state."""
@@ -68,17 +68,13 @@ class Player:
         self.frames = to_frames(observations)
 
         self.total_reward = np.where(self.done, 0.0, self.total_reward + rewards)
-        for env, action in enumerate(actions.tolist()):
-            if self.done[env]:
-                self.actions[env] = []
-            else:
-                self.actions[env].append(action)
+        self.lengths = np.where(self.done, 0, self.lengths + 1)
         # The frame that an environment shows now is the first one of its next episode.
         begins = torch.from_numpy(self.done).to(self.state.device)[:, None]
         self.state = torch.where(begins, 0.0, self.state)
         self.done = terminated | truncated
         episodes = [
-            Episode(env, float(self.total_reward[env]), len(self.actions[env]), info_of(info, env))
+            Episode(env, float(self.total_reward[env]), int(self.lengths[env]), info_of(info, env))
             for env in np.flatnonzero(self.done).tolist()
         ]
         return row, episodes
@@ -142,27 +138,27 @@ class Collector:
             "state": player.state,
             "done": torch.from_numpy(player.done),
             "total_reward": torch.from_numpy(player.total_reward),
+            "lengths": torch.from_numpy(player.lengths),
         }
-        episodes = [int(n) for n in player.envs.get_attr("episode")]
-        return tensors, {"episodes": episodes, "actions": player.actions}
+        return tensors, {"positions": [list(position) for position in player.envs.get_attr("position")]}
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> bool:
-        """Bring the environments back by playing the running episodes' actions again (SeededEpisodes).
+        """Bring the environments back by playing the running games' actions again (SeededEpisodes).
 
         Returns False if they do not come out where they stood (an environment that its seed does not
         decide); then the running episodes are cut in the replay, and new ones begin.
         """
         player = self.player
-        player.envs.set_attr("resume_from", list(zip(rest["episodes"], rest["actions"], strict=True)))
+        positions = [tuple(position) for position in rest["positions"]]
+        player.envs.set_attr("resume_from", positions)
         observations, _ = player.envs.reset()
         player.frames = to_frames(observations)
-        played = [len(actions) for actions in rest["actions"]]
-        if not torch.equal(player.frames, tensors["frames"]) or list(player.envs.get_attr("replayed")) != played:
+        if not torch.equal(player.frames, tensors["frames"]) or list(player.envs.get_attr("position")) != positions:
             self.replay.cut_running()
             self.player = Player(player.envs, self.agent)
             return False
         player.state = tensors["state"].to(self.agent.device)
         player.done = tensors["done"].numpy().copy()
         player.total_reward = tensors["total_reward"].numpy().copy()
-        player.actions = [list(actions) for actions in rest["actions"]]
+        player.lengths = tensors["lengths"].numpy().copy()
         return True

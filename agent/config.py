@@ -62,9 +62,11 @@ class TrainConfig:
     """experiment:       its name
     run:              its folder; null: runs/<experiment>/<date and time>
     resume:           the folder of a run to go on with
+    sweep:            with --multirun, the folder above <experiment>/<what is varied>, where each run lies
     device:           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …
     precision:        "bf16" (autocast), "fp32", or "auto": bf16 where the hardware has it
     evaluate_every:   epochs
+    final_episodes:   of the evaluation after the last epoch; null: evaluation.episodes
     checkpoint_every: epochs
     keep:             checkpoints that stay, besides the best
     logger:           one of tensorboard, csv, wandb, or a list of them
@@ -73,6 +75,7 @@ class TrainConfig:
     experiment: str = "crafter"
     run: str | None = None
     resume: str | None = None
+    sweep: str = "runs"
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -87,6 +90,7 @@ class TrainConfig:
     policy: PartConfig = field(default_factory=lambda: PartConfig(batch=86, weight_decay=0.0))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluate_every: int = 50
+    final_episodes: int | None = None
     checkpoint_every: int = 1
     keep: int = 2
     logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])

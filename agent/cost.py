@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor, ops
+from torch import Tensor, UntypedStorage, ops
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -71,6 +73,31 @@ class Recorder(TorchDispatchMode):
             read, overwritten = [given["index"], given["source"]], [given["source"]]
         self.operations.append(Operation(str(packet), flop, size(read) + size(overwritten + new)))
         return output
+
+
+class Held(saved_tensors_hooks):
+    """Counts in its context what forward passes keep for their backward passes, parameters aside.
+
+    Works on any device, meta among them, and for compiled code, which keeps less and computes it again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._keep, lambda tensor: tensor)
+        self.storages: dict[int, UntypedStorage] = {}
+
+    def __enter__(self) -> Held:
+        super().__enter__()
+        return self
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, Parameter) and not isinstance(tensor._base, Parameter):
+            storage = tensor.untyped_storage()
+            self.storages[storage._cdata] = storage
+        return tensor
 
 
 def compiled_launches(source: str) -> int:

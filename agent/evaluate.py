@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,34 +12,58 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.collect import Episode, Player, achievements_of
+from agent.nets.heads import Select, greedy, gumbel_max
 from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import EnvConfig, closing, make_vector
+from envs.wrappers import Position
+
+RECORDED_STEPS = 3000  # of an episode for films and dreams: some Atari games go on for 27,000
 
 
 @dataclass
 class EvaluationConfig:
-    """episodes: how many, with sampled actions
-    num_envs:    played at once; which episodes they are depends on it
+    """episodes: how many
+    num_envs:    played at once, by one call of the policy; which episodes they are depends on it
+    temperature: by which the logits are divided before an action is sampled; 0: the likeliest action
     seed:        of the environments and of the sampled actions
+    parallel:    a process for each environment; null: as `env.parallel`
     """
 
     episodes: int = 64
     num_envs: int = 16
+    temperature: float = 1.0
     seed: int = 1000
+    parallel: bool | None = None
+
+    def selection(self) -> Select:
+        """How actions are chosen from logits."""
+        if self.temperature == 0:
+            return greedy
+        return lambda logits: gumbel_max(logits / self.temperature)
+
+
+class Played(NamedTuple):
+    """Where an episode can be seen again: its environment's seed, and the position of its end (SeededEpisodes)."""
+
+    seed: int
+    position: Position
 
 
 @dataclass
 class Evaluation:
     """returns, lengths: [episodes], in the order of environment and episode
     achievements: name -> count of each episode, where the environment is Crafter
-    recording:    the first environment's first episode, a segment [T + 1] with its last observation
+    recording:    the first environment's first episode, a segment [T + 1] with its last observation, or its first
+                  RECORDED_STEPS steps
+    played:       [episodes]
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     achievements: list[dict[str, int]] | None
     recording: Segment
+    played: list[Played]
 
     def summary(self) -> dict[str, float]:
         """Mean, median and standard error of the returns, mean length; Crafter's score and 22 rates in percent."""
@@ -76,31 +100,34 @@ def evaluate(
     def choose(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if random:
             return torch.randint(agent.num_actions, (len(frames),), device=frames.device), state
-        return agent.act(frames, state)
+        return agent.act(frames, state, select)
 
-    played: list[list[Episode]] = [[] for _ in range(num_envs)]
+    select = config.selection()
+    played: list[list[tuple[Episode, Played]]] = [[] for _ in range(num_envs)]
     rows = []
     devices = [agent.device] if agent.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), closing(make_vector(env, seeds)) as envs:
+    with torch.random.fork_rng(devices), closing(make_vector(env.for_evaluation(config.parallel), seeds)) as envs:
         torch.manual_seed(config.seed)
         player = Player(envs, agent)
         while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
-            recording = not played[0]
+            recording = not played[0] and len(rows) < RECORDED_STEPS
             row, ended = player.step(choose)
+            positions = envs.get_attr("position") if ended else ()
             if recording:
                 rows.append([torch.as_tensor(column[0]) for column in row])
             for episode in ended:
                 if len(played[episode.env]) < share[episode.env]:
-                    played[episode.env].append(episode)
+                    played[episode.env].append((episode, Played(seeds[episode.env], positions[episode.env])))
                     progress(1)
                     if recording and episode.env == 0:
                         rows.append(last_row(player.frames[0], rows[-1]))
-    episodes = [episode for own in played for episode in own]
+    episodes, ends = zip(*(both for own in played for both in own), strict=True)
     return Evaluation(
         returns=np.array([episode.total_reward for episode in episodes]),
         lengths=np.array([episode.length for episode in episodes]),
-        achievements=achievements_of(episodes),
+        achievements=achievements_of(list(episodes)),
         recording=record(rows),
+        played=list(ends),
     )
 
 

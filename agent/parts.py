@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agent.agent import Agent
 from agent.config import PartConfig, SequencePartConfig, TrainConfig
+from agent.cost import Held
 from agent.learner import Execution, Learner
 from agent.replay import Anchor
 from agent.segment import Segment
@@ -67,15 +68,29 @@ def noise(agent: Agent, config: TrainConfig, part: str) -> Segment:
     return segment.to(agent.device)
 
 
-def count_flop(sketch: Agent, config: TrainConfig) -> dict[str, int]:
-    """Floating-point operations of an update of each part. sketch: the agent on the meta device."""
-    counts = {}
+class Cost(NamedTuple):
+    """flop: floating-point operations of an update
+    held:  bytes that it keeps for its backward pass, eagerly and in float32
+    """
+
+    flop: int
+    held: int
+
+
+def count_costs(sketch: Agent, config: TrainConfig) -> dict[str, Cost]:
+    """What an update of each part costs. sketch: the agent on the meta device."""
+    costs = {}
     for part in PARTS:
         learner = make_learner(sketch, config, part)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, Held() as held:
             learner.update(noise(sketch, config, part))
-        counts[part] = counter.get_total_flops()
-    return counts
+        costs[part] = Cost(counter.get_total_flops(), held.bytes)
+    return costs
+
+
+def total_flop(costs: dict[str, Cost], config: TrainConfig) -> int:
+    """Floating-point operations of all the run's updates."""
+    return sum(costs[part].flop * total_updates(config, part) for part in PARTS)
 
 
 def time_update(agent: Agent, config: TrainConfig, part: str, learner: Learner) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -103,27 +103,27 @@ def token_colour(token: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float = 15) -> None:
+def write_video(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: float = 15) -> None:
     """Write frames [T, H, W, 3] uint8 as .mp4 (H.264, plays in every browser) or .gif (loops for ever).
 
-    An MP4 needs even sizes: an odd one gets its last row or column twice. A GIF shows a frame for a
+    Frames that come one by one, [H, W, 3], are written to an MP4 as they come. An MP4 needs even sizes: an odd one gets its last row or column twice. A GIF shows a frame for a
     multiple of 10 ms, and equal frames in a row become one that stays longer.
     """
-    path, frames = Path(path), _checked(frames)
+    path = Path(path)
     if path.suffix not in (".mp4", ".gif"):
         raise BadInput(f"{path} does not end in .mp4 or .gif; choose one of these two formats by the file's name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
-        path.write_bytes(gif(frames, fps))
+        path.write_bytes(gif(np.stack(list(frames)), fps))
         return
-    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    frames = _checked(frames) if isinstance(frames, np.ndarray) else frames
     # faststart puts the index first, so that a browser plays while it loads
     with imageio.get_writer(
         path, format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p", quality=8,
         macro_block_size=1, output_params=["-movflags", "+faststart"],
     ) as writer:
         for frame in frames:
-            writer.append_data(frame)
+            writer.append_data(np.pad(frame, ((0, len(frame) % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge"))
 
 
 def gif(frames: np.ndarray, fps: float) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
+from agent.evaluate import Evaluation, Played
 from agent.imagination import dream
 from agent.pictures import side_by_side, strip, write_video
 from agent.segment import Segment
+from envs.vector import EnvConfig, make_single
 
 COLUMNS = 12
 DREAM_STEPS = 100
@@ -56,6 +60,40 @@ def pictures(agent: Agent, recording: Segment) -> dict[str, np.ndarray]:
 def write_episode(path: Path, recording: Segment) -> None:
     """A film of the episode, its first frames if it is long."""
     write_video(path, to_pictures(recording.frames[:EPISODE_STEPS]))
+
+
+def write_best_and_median(stem: Path, env: EnvConfig, result: Evaluation) -> list[Path]:
+    """Films <stem>_best.mp4 and <stem>_median.mp4 of an evaluation's episodes, played again; those that were written.
+
+    env: as in training
+    """
+    order = np.argsort(result.returns, kind="stable")
+    films = []
+    for name, index in (("best", order[-1]), ("median", order[(len(order) - 1) // 2])):
+        film = stem.with_name(f"{stem.name}_{name}.mp4")
+        if watch(film, env.for_evaluation(), result.played[index]) == result.returns[index]:
+            films.append(film)
+        else:  # an environment that its seed does not decide
+            film.unlink()
+    return films
+
+
+def watch(path: Path, env: EnvConfig, played: Played) -> float:
+    """Play an episode again and film it, as the environment renders it or else as the agent saw it. Returns its return."""
+    rewards = []
+    game = make_single(env, played.seed)
+    if "rgb_array" in game.metadata.get("render_modes", []):
+        game.close()
+        game = make_single(dataclasses.replace(env, kwargs=env.kwargs | {"render_mode": "rgb_array"}), played.seed)
+
+    def frames() -> Iterator[np.ndarray]:
+        for observation, reward, _ in game.go_to(played.position):
+            rewards.append(reward)
+            yield observation if game.render_mode is None else game.render()
+
+    write_video(path, frames())
+    game.close()
+    return float(sum(rewards))
 
 
 def write_dream(paths: list[Path], agent: Agent, recording: Segment) -> None:

@@ -7,13 +7,15 @@ import dataclasses
 import datetime
 import itertools
 import platform
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,16 +24,18 @@ from agent import checkpoint
 from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
 from agent.config import TrainConfig
-from agent.learner import NonFinite, choose_execution
+from agent.learner import Execution, NonFinite, choose_execution
 from agent.logger import make_logger, plot_curves
-from agent.parts import PARTS, count_flop, total_updates
+from agent.parts import count_costs, total_flop
 from agent.trainer import Trainer
 from envs.errors import BadInput
 from envs.vector import EnvConfig, closing, make_single
 
+LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
+CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outlive a run that was killed by a moment
 MAY_CHANGE = (
-    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "checkpoint_every",
-    "keep", "logger",
+    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "final_episodes",
+    "checkpoint_every", "keep", "logger",
 )  # fmt: skip
 
 
@@ -45,16 +49,27 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     num_actions, image_size = environment_sizes(config.env, config.seed)
     sketch = sketch_agent(config, num_actions, image_size)
     wanted = saved.run if saved else run_folder(config)
-    flop = count_flop(sketch, config)
-    total = sum(flop[part] * total_updates(config, part) for part in PARTS)
-    execution = choose_execution(config.learner.mode, config.precision, device, total)
+    costs = count_costs(sketch, config)
+    execution = choose_execution(config.learner.mode, config.precision, device, total_flop(costs, config))
     # What "auto" came to is the run's from now on: it goes on alike elsewhere, or longer.
     config.learner.mode, config.precision = execution.mode, "bf16" if execution.bf16 else "fp32"
-    check_space(config, sketch, image_size, wanted, device, sum(chunk.size for chunk in saved.chunks) if saved else 0)
+    # Under bf16 half of it, or somewhat more.
+    activations = max(cost.held for cost in costs.values()) // (2 if execution.bf16 else 1)
+    rows = sum(chunk.size for chunk in saved.chunks) if saved else 0
+    check_space(config, sketch, activations, image_size, wanted, device, rows)
 
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, num_actions, image_size).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
+    with claim(folder):
+        run(config, folder, agent, execution, saved)
+    report(folder, config)
+
+
+def run(
+    config: TrainConfig, folder: Path, agent: Agent, execution: Execution, saved: checkpoint.Checkpoint | None
+) -> None:
+    """The run itself, in a folder that is its own. Raises NonFinite."""
     trainer = Trainer(config, folder, agent, execution)
     try:
         with closing(trainer.envs):
@@ -66,7 +81,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
             forecast = trainer.forecast()
             describe(folder, config)
             parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
-            print(f"{config.experiment} on {config.env.id}: {parameters}\nrun folder: {folder}")
+            print(f"{config.experiment} on {config.env.name}: {parameters}\nrun folder: {folder}")
             print(f"{agent.device}, {execution.mode}, {config.precision}: {forecast}", flush=True)
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
@@ -81,8 +96,32 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
         trainer.logger.close()
         with contextlib.suppress(OSError):  # where nothing was written, nothing is left
             (folder / "replay").rmdir()
-            folder.rmdir()
-    report(folder, config)
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Nobody else trains in the folder meanwhile; claims of one process may be nested.
+
+    Raises BadInput if another process does.
+    """
+    lock = FileLock(folder / LOCK, is_singleton=True)
+    try:
+        lock.acquire(timeout=CLAIM_SECONDS)
+    except Timeout as error:
+        raise BadInput(
+            f"In {folder} another process trains already; let it finish or stop it, or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not lock.is_locked and not contents(folder):
+            shutil.rmtree(folder)
+
+
+def contents(folder: Path) -> list[Path]:
+    """What lies in a folder besides its lock."""
+    return [path for path in folder.iterdir() if path.name != LOCK]
 
 
 def environment_sizes(env_config: EnvConfig, seed: int) -> tuple[int, int]:
@@ -138,7 +177,7 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
             if override.value() != saved.experiment:
                 raise BadInput(f"That is a run of experiment={saved.experiment}; resume it without {given}.")
             continue
-        if key == "resume":
+        if key in ("resume", "sweep"):
             continue
         if not override.is_delete():
             OmegaConf.update(after, key, override.value(), force_add=True)
@@ -187,7 +226,7 @@ def run_folder(config: TrainConfig) -> Path:
     """Where a new run shall lie. Raises BadInput if something else lies there."""
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(config.run) if config.run else Path("runs") / config.experiment / now
-    if config.run and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if config.run and folder.exists() and (not folder.is_dir() or contents(folder)):
         raise BadInput(f"run={folder} exists already; choose another folder, or go on with resume={folder}.")
     return folder
 
@@ -215,7 +254,8 @@ def describe(folder: Path, config: TrainConfig) -> None:
     lines = [
         f"A run of deltadream, experiment={config.experiment}, seed={config.seed}.",
         "config.yaml: every setting. metrics.csv, curves.png, tensorboard/: its curves. films/: episodes and",
-        "dreams. checkpoints/: networks, optimizers, random states; replay/: the steps that were played.",
+        "dreams. evaluation_….json: episodes of the finished agent, return by return, and their protocol.",
+        "checkpoints/: networks, optimizers, random states; replay/: the steps that were played.",
         "Go on:    python scripts/train.py resume=<this folder>",
         "Evaluate: python scripts/evaluate.py run=<this folder>",
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),

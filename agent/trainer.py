@@ -26,6 +26,7 @@ from agent.parts import PARTS, make_learner, schedule_of, time_update, total_upd
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
 from agent.replay import Replay
+from agent.results import describe_evaluation, result_path, write_result
 from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import make_vector
@@ -131,9 +132,17 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Episodes with the present policy; pictures and films of one of them."""
-        with self.timed("evaluate"), self.bar("evaluate", self.config.evaluation.episodes, "episode") as bar:
-            result = evaluate(self.agent, self.config.env, self.config.evaluation, bar.update)
+        settings, last = self.config.evaluation, self.epoch == self.config.epochs
+        if last and self.config.final_episodes is not None:
+            settings = dataclasses.replace(settings, episodes=self.config.final_episodes)
+        with self.timed("evaluate"), self.bar("evaluate", settings.episodes, "episode") as bar:
+            result = evaluate(self.agent, self.config.env, settings, bar.update)
         summary = result.summary()
+        if last:
+            checkpoint_folder = checkpoint.folder_of(self.folder, self.epoch)
+            steps = self.replay.steps_added
+            about = describe_evaluation(self.config, settings, "agent", checkpoint_folder, self.epoch, steps)
+            write_result(result_path(self.folder, "agent", self.epoch, settings.seed), about, result)
         speed = float(result.lengths.sum()) / self.seconds["evaluate"]
         self.log({f"evaluate/{k}": v for k, v in summary.items()} | {"rates/evaluate_frames_per_second": speed})
         if self.best["return"] is None or summary["return_mean"] > self.best["return"]:

@@ -8,6 +8,7 @@ imported when one is made. Gymnasium 1.x has no plugins, so say either `import e
 ENVIRONMENTS = {
     "deltadream/Crafter-v1": "envs.crafter:CrafterEnv",
     "deltadream/Catch-v0": "envs.catch:CatchEnv",
+    "deltadream/Atari-v0": "envs.atari:AtariEnv",
 }
 
 
@@ -17,7 +18,7 @@ def register_environments() -> None:
 
     for id, entry_point in ENVIRONMENTS.items():
         if id not in gymnasium.registry:
-            # Both games count their own steps: Crafter's limit is an argument of its constructor.
+            # All count their own steps: Crafter's and Atari's limits are arguments of their constructors.
             gymnasium.register(id, entry_point=entry_point)
 
 

@@ -6,7 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,31 @@ class EnvConfig:
     Attributes:
         id: the name under which it is registered with Gymnasium, "module:id" to import a module
             first.
-        kwargs: arguments of its constructor.
+        game: the constructor's `game`, for an id that stands for many (Atari).
+        kwargs: further arguments of its constructor.
+        evaluation_kwargs: those of them that are different where a policy is evaluated.
         parallel: a process for each environment; otherwise all of them in this process.
     """
 
     id: str = "deltadream/Crafter-v1"
+    game: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+    evaluation_kwargs: dict[str, Any] = field(default_factory=dict)
     parallel: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people: the game where there is one, the id otherwise."""
+        return f"{self.game} ({self.id})" if self.game else self.id
+
+    def for_evaluation(self, parallel: bool | None = None) -> "EnvConfig":
+        """The environment in which a policy is evaluated; `parallel` None: as in training."""
+        return replace(
+            self,
+            kwargs=self.kwargs | self.evaluation_kwargs,
+            evaluation_kwargs={},
+            parallel=self.parallel if parallel is None else parallel,
+        )
 
 
 def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
@@ -41,8 +59,9 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
             are not accepted (`check_spaces`).
     """
     try:
+        game = {} if config.game is None else {"game": config.game}
         # Gymnasium's checker costs time at each step and is for tests.
-        env = gymnasium.make(config.id, disable_env_checker=True, **config.kwargs)
+        env = gymnasium.make(config.id, disable_env_checker=True, **game, **config.kwargs)
     except BadInput:
         raise
     except gymnasium.error.UnregisteredEnv as error:
@@ -54,7 +73,7 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
         ) from error
     except Exception as error:
         raise BadInput(
-            f"The environment {config.id} cannot be made with the arguments {config.kwargs}: "
+            f"The environment {config.name} cannot be made with the arguments {config.kwargs}: "
             f"{type(error).__name__}: {error}; change env.id or env.kwargs."
         ) from error
     try:

@@ -1,5 +1,6 @@
 """Wrappers and checks that any environment can be given."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -13,24 +14,29 @@ def episode_seed(seed: int, episode: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(episode,)).generate_state(1)[0])
 
 
+Position = tuple[int, int, list[int]]
+"""Where an environment stands: the numbers of the episode in which its game began and of the running one, and the
+actions since that game's beginning, of all its episodes."""
+
+
 class SeededEpisodes(gymnasium.Wrapper):
     """Episodes decided by (seed, number of the episode, actions), and by nothing before them.
 
     Each `reset()` starts the next episode: number 0, 1, 2, ... A `reset(seed=s)` makes `s` the seed
-    and starts its episode 0.
+    and starts its episode 0. Where the last step's info says `game_continues` (Atari: a life was lost, and
+    others remain), the next episode goes on with the same game, and is decided by its actions too.
 
     Attributes:
         seed: the seed from which every episode's own seed is derived.
         episode: the number of the running episode; -1 before the first reset.
-        resume_from: None, or `(episode, actions)`: the next `reset()` starts that episode, plays
-            these actions and returns what is seen after the last of them. This is how a resumed
-            run gets its environments back without storing their insides. Wrappers outside of this
-            one do not see the replayed steps. Through a vector environment it is set by
-            `set_attr("resume_from", [one value per environment])`. `reset(seed=s)` drops it. If the
-            last of the actions ends the episode, the next `step` is a reset, as it would have been
-            in a vector environment that resets at the step after the last (NEXT_STEP).
-        replayed: of these actions, how many were played: fewer than given if the episode ended
-            before, because its environment is not decided by its seed.
+        resume_from: None, or a `position`: the next `reset()` brings the environment there, by playing its
+            actions again, and returns what is seen then. This is how a resumed run gets its
+            environments back without storing their insides. Wrappers outside of this one do not see the
+            replayed steps. Through a vector environment it is set by
+            `set_attr("resume_from", [one position per environment])`. `reset(seed=s)` drops it. If the
+            last of the actions ended the episode, the next `step` is a reset, as it would have been
+            in a vector environment that resets at the step after the last (NEXT_STEP). An environment that its
+            seed does not decide may end before the actions do: then `position` is not what was asked for.
 
     Args:
         env: the environment, without a wrapper of its own that remembers past episodes.
@@ -45,38 +51,72 @@ class SeededEpisodes(gymnasium.Wrapper):
         if seed < 0:
             raise BadInput(f"An environment was given the seed {seed}: give 0 or more.")
         self.seed = seed
-        self.episode = -1
-        self.resume_from: tuple[int, list[int]] | None = None
-        self.replayed = 0
-        self._resumed_at_end = False
+        self.resume_from: Position | None = None
+        self._start_before(0)
+
+    @property
+    def position(self) -> Position:
+        return self._began, self.episode, self._actions.copy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start the next episode, or the one of `resume_from`."""
+        """Start the next episode, or go to `resume_from`."""
         if seed is not None:
-            self.seed, self.episode, self.resume_from = seed, -1, None
-        episode, actions = self.resume_from or (self.episode + 1, [])
-        self.resume_from, self._resumed_at_end = None, False
-        self.episode = int(episode)
-        observation, info = self.env.reset(
-            seed=episode_seed(self.seed, self.episode), options=options
-        )
-        self.replayed = 0
-        for action in actions:
-            observation, _, terminated, truncated, info = self.env.step(action)
-            self.replayed += 1
-            self._resumed_at_end = terminated or truncated
-            if self._resumed_at_end:
-                break
+            self.seed, self.resume_from = seed, None
+            self._start_before(0)
+        if self.resume_from is None:
+            observation, _, info = self._begin(options)
+            return observation, info
+        position, self.resume_from = self.resume_from, None
+        for observation, _, info in self.go_to(position):
+            pass
+        self._reset_is_due = self._ended
         return observation, info
+
+    def go_to(self, position: Position) -> Iterator[tuple[Any, float, dict[str, Any]]]:
+        """Play a game again up to a position of it: observation, reward and info of every reset and step."""
+        began, episode, actions = position
+        self._start_before(began)
+        yield self._begin()
+        for action in actions:
+            if self._ended:
+                if not self._continues:
+                    return
+                yield self._begin()
+            observation, reward, _, _, info = self._play(action)
+            yield observation, float(reward), info
+        if self._continues and self.episode < episode:
+            yield self._begin()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step of the environment; a reset, whatever the action, after a replay to an episode's end."""
-        if self._resumed_at_end:
+        if self._reset_is_due:
             observation, info = self.reset()
             return observation, 0.0, False, False, info
-        return self.env.step(action)
+        return self._play(action)
+
+    def _start_before(self, episode: int) -> None:
+        self.episode = episode - 1
+        self._began, self._actions = episode, []
+        self._ended = self._continues = self._reset_is_due = False
+
+    def _begin(self, options: dict[str, Any] | None = None) -> tuple[Any, float, dict[str, Any]]:
+        self.episode += 1
+        seed = None
+        if not self._continues:
+            self._began, self._actions = self.episode, []
+            seed = episode_seed(self.seed, self.episode)
+        self._ended = self._continues = self._reset_is_due = False
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, 0.0, info
+
+    def _play(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._actions.append(int(action))
+        self._ended = terminated or truncated
+        self._continues = bool(self._ended and info.get("game_continues", False))
+        return observation, reward, terminated, truncated, info
 
 
 def check_spaces(env: gymnasium.Env) -> None:

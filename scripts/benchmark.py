@@ -28,11 +28,11 @@ from agent.checks import check_config, pick_device
 from agent.cli import command
 from agent.collect import Collector
 from agent.config import TrainConfig
-from agent.cost import CARDS, PUBLISHED, Operation, Recorder, check_against_published, compiled_launches, estimate
+from agent.cost import CARDS, PUBLISHED, Held, Operation, Recorder, check_against_published, compiled_launches, estimate
 from agent.cost import optimizer_operations, without_elementwise
 from agent.feeding import Feed
 from agent.learner import Execution, Learner, choose_execution
-from agent.parts import PARTS, count_flop, make_learner, noise, synchronize, total_updates, window
+from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
 from agent.run import environment_sizes, sketch_agent
 from agent.segment import Segment
@@ -114,9 +114,14 @@ def measure(config: BenchmarkConfig, agent: Agent, part: str, learner: Learner) 
     synchronize(device)
     ready = perf_counter() - started
     times = repeat(lambda: learner.update(segment), config.seconds, device)
+    learner.module.train()
+    with Held() as held:
+        learner.forward(segment)
+    learner.module.eval()
     result = {
         "mode": execution.mode, "precision": "bf16" if execution.bf16 else "fp32", "seconds_per_update": median(times),
         "fastest": min(times), "slowest": max(times), "launches": launches(learner, segment, files), "ready_after": ready,
+        "activations_gb": held.bytes / 1e9,
     }  # fmt: skip
     if device.type == "cuda":
         result["peak_device_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
@@ -164,8 +169,8 @@ def executions(config: BenchmarkConfig, device: torch.device, chosen: Execution)
 def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     device = pick_device(config.device)
     sizes = environment_sizes(config.env, config.seed)
-    flop = count_flop(sketch_agent(config, *sizes), config)
-    total = sum(flop[part] * total_updates(config, part) for part in PARTS)
+    costs = count_costs(sketch_agent(config, *sizes), config)
+    total = total_flop(costs, config)
     chosen = choose_execution(config.learner.mode, config.precision, device, total)
     wanted = executions(config, device, chosen)
     peaks = {bf16: matrix_product_rate(device, config.seconds / 4, bf16) for bf16 in {False, chosen.bf16}}
@@ -187,7 +192,7 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     print(f"{config.experiment} on {result['device']} ({result['machine']}), matrix product GFLOP/s: {rates}")
     print(
         f"{'part':<10} {'batch':>9} {'GFLOP':>8} {'mode':>14} {'ms/update':>10} {'spread':>15} {'speed-up':>8} "
-        f"{'of peak':>7} {'kernels':>7} {'ready s':>7}"
+        f"{'of peak':>7} {'kernels':>7} {'kept GB':>7} {'ready s':>7}"
     )
     played, replay = play(config, agent)
     hours = 0.0
@@ -206,20 +211,20 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
         for row in rows:
             row["speed_up"] = rows[0]["seconds_per_update"] / row["seconds_per_update"]
             peak = peaks.get(row["precision"] == "bf16") or matrix_product_rate(device, config.seconds / 4, True)
-            row["share_of_matrix_product_rate"] = flop[part] / row["seconds_per_update"] / peak
+            row["share_of_matrix_product_rate"] = costs[part].flop / row["seconds_per_update"] / peak
             mode = f"{row['mode']} {row['precision']}"
             spread = f"{row['fastest'] * 1e3:.1f}-{row['slowest'] * 1e3:.1f}"
             print(
-                f"{part:<10} {f'{batch} x {steps}':>9} {flop[part] / 1e9:>8.1f} {mode:>14} "
+                f"{part:<10} {f'{batch} x {steps}':>9} {costs[part].flop / 1e9:>8.1f} {mode:>14} "
                 f"{row['seconds_per_update'] * 1e3:>10.1f} {spread:>15} {row['speed_up']:>8.2f} "
-                f"{row['share_of_matrix_product_rate']:>7.0%} {row['launches']:>7} {row['ready_after']:>7.1f}",
+                f"{row['share_of_matrix_product_rate']:>7.0%} {row['launches']:>7} {row['activations_gb']:>7.2f} {row['ready_after']:>7.1f}",
                 flush=True,
             )
         part_hours = total_updates(config, part) * own_seconds / 3600
         hours += part_hours
         waited = waiting(config, agent, replay, part, own, own_seconds)
         result["parts"][part] = {
-            "batch": batch, "steps": steps, "gflop": flop[part] / 1e9, "hours": part_hours, "share_waiting": waited,
+            "batch": batch, "steps": steps, "gflop": costs[part].flop / 1e9, "hours": part_hours, "share_waiting": waited,
             "modes": rows,
         }  # fmt: skip
         print(f"{part:<10} waits for data {waited:.1%} of the time; {part_hours:.2f} hours as training would run it")
@@ -288,7 +293,8 @@ def record(config: BenchmarkConfig, sizes: tuple[int, int]) -> dict[str, list[Op
 
 
 def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
-    recordings = record(config, environment_sizes(config.env, config.seed))
+    sizes = environment_sizes(config.env, config.seed)
+    recordings, costs = record(config, sizes), count_costs(sketch_agent(config, *sizes), config)
     result: dict[str, Any] = {"experiment": config.experiment, "date": datetime.date.today().isoformat(), "cards": {}}
     print("Estimated milliseconds an update: eager / captured / captured and compiled. Nothing of this was measured.")
     for name, card in CARDS.items():
@@ -308,9 +314,12 @@ def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
     result["recorded"] = {
         part: {
             "operations": len(ops), "tflop": sum(o.flop for o in ops) / 1e12, "gigabytes": sum(o.bytes for o in ops) / 1e9,
+            "activations_gb": costs[part].held / 1e9,
         }
         for part, ops in recordings.items()
     }  # fmt: skip
+    kept = ", ".join(f"{part} {cost.held / 1e9:.1f}" for part, cost in costs.items())
+    print(f"Gigabytes that an update keeps for its backward pass, counted, in float32: {kept}; in bf16 half to two thirds.")
     print(
         "Assumed: each operation takes its arithmetic or its bytes, whichever is longer, at a fixed share of the card's "
         "peaks, plus launches (agent/cost.py); compiled: elementwise operations for nothing, fused into their neighbours."

@@ -1,7 +1,5 @@
-"""Evaluate a saved policy: python scripts/evaluate.py run=<a run's folder, or a checkpoint's> episodes=64."""
+"""Evaluate a saved policy: python scripts/evaluate.py run=<a run's folder, or a checkpoint's> episodes=100."""
 
-import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,9 @@ from typing import Any
 from agent.checks import check_values, pick_device
 from agent.cli import command
 from agent.evaluate import EvaluationConfig, evaluate
+from agent.previews import write_best_and_median
 from agent.progress import progress
+from agent.results import describe_evaluation, result_path, write_result
 from agent.run import load_agent
 from envs.errors import BadInput
 
@@ -20,6 +20,7 @@ class EvaluateConfig(EvaluationConfig):
     """run: a run's folder (its newest checkpoint is taken) or a checkpoint's
     device:  "auto", "cpu", "cuda", …
     random:  play by uniformly random actions instead, the base line
+    films:   film the best and the median episode, beside the output
     output:  where to write the results as JSON; null: into the run's folder
     env_id:  of the run's environment, if that is "module:name": it has this module imported
     """
@@ -27,6 +28,7 @@ class EvaluateConfig(EvaluationConfig):
     run: str | None = None
     device: str = "auto"
     random: bool = False
+    films: bool = True
     output: str | None = None
     env_id: str | None = None
 
@@ -37,30 +39,19 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     check_values(config, prefix="evaluation.")
     agent, trained, saved = load_agent(config.run, pick_device(config.device), config.env_id)
     policy = "random" if config.random else "agent"
-    output = Path(config.output or saved.run / f"evaluation_{policy}_epoch_{saved.epoch:06d}_seed_{config.seed}.json")
+    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, config.seed)
     check_writable(output)
 
     with progress("evaluate", config.episodes, "episode") as bar:
         result = evaluate(agent, trained.env, config, bar.update, config.random)
-    summary = result.summary()
-    about = {
-        "checkpoint": str(saved.folder),
-        "epoch": saved.epoch,
-        "environment": trained.env.id,
-        "environment_arguments": trained.env.kwargs,
-        "policy": policy,
-        "episodes": config.episodes,
-        "num_envs": config.num_envs,
-        "seed": config.seed,
-    }
-    print_table(about, summary)
-    report = {**about, **summary, "returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(without_nan(report), indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise BadInput(f"output={output} cannot be written ({error.strerror}); give another output=<file>.") from error
+    steps = saved.state["replay"]["steps_added"]
+    about = describe_evaluation(trained, config, policy, saved.folder, saved.epoch, steps)
+    print_table(about, result.summary())
+    write_result(output, about, result)
     print(f"written to {output}")
+    if config.films:
+        for film in write_best_and_median(output.with_suffix(""), trained.env, result):
+            print(f"film: {film}")
 
 
 def check_writable(output: Path) -> None:
@@ -84,15 +75,6 @@ def print_table(about: dict[str, Any], summary: dict[str, float]) -> None:
         print(f"\n{'success rate':<{width}}   percent")
     for name, value in rates.items():
         print(f"{name:<{width}}  {value:8.1f}")
-
-
-def without_nan(value: Any) -> Any:
-    """JSON knows neither infinity nor NaN: they become null."""
-    if isinstance(value, dict):
-        return {name: without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -81,13 +81,13 @@ class TestSpace:
     def networks(self) -> Agent:
         return Agent(tiny().agent, num_actions=3, image_size=32)
 
-    def refuses(self, monkeypatch, networks, folder, memory=1e18, disk=1e18, held=0, **replay) -> str | None:
+    def refuses(self, monkeypatch, networks, folder, memory=1e18, disk=1e18, saved=0, activations=0, **replay) -> str | None:
         """With so many bytes free."""
         config = tiny(*(f"replay.{name}={value}" for name, value in replay.items()))
         monkeypatch.setattr(psutil, "virtual_memory", lambda: Free(memory))
         monkeypatch.setattr(psutil, "disk_usage", lambda path: Free(disk))
         try:
-            check_space(config, networks, 32, folder, torch.device("cpu"), held)
+            check_space(config, networks, activations, 32, folder, torch.device("cpu"), saved)
         except BadInput as refusal:
             return str(refusal)
         return None
@@ -100,6 +100,12 @@ class TestSpace:
         assert "replay.storage=memmap" in self.refuses(monkeypatch, networks, tmp_path, memory=self.ROWS - 1)
         assert self.refuses(monkeypatch, networks, tmp_path, memory=4 * weights, storage="memmap") is None
 
+    def test_what_an_update_keeps(self, monkeypatch, networks, tmp_path):
+        enough = self.ROWS + 16 * sum(p.numel() for p in networks.parameters()) + 10**9
+        assert self.refuses(monkeypatch, networks, tmp_path, memory=enough, activations=10**9) is None
+        refusal = self.refuses(monkeypatch, networks, tmp_path, memory=enough - 1, activations=10**9)
+        assert "1.00 GB" in refusal and "tokenizer.batch" in refusal
+
     @pytest.mark.parametrize(("storage", "copies"), [("memory", 1), ("memmap", 2)])
     def test_disk(self, monkeypatch, networks, tmp_path, storage, copies):
         weights = 4 * sum(p.numel() for p in networks.parameters())
@@ -111,8 +117,8 @@ class TestSpace:
         assert "of disk" in refusal and str(tmp_path) in refusal and "run=<folder>" in refusal
         # What a resumed run holds already need not be free.
         less = enough - 10_000
-        assert self.refuses(monkeypatch, networks, new, disk=less, storage=storage, held=10_000) is None
-        assert self.refuses(monkeypatch, networks, new, disk=checkpoints, held=10 * self.ROWS) is None
+        assert self.refuses(monkeypatch, networks, new, disk=less, storage=storage, saved=10_000) is None
+        assert self.refuses(monkeypatch, networks, new, disk=checkpoints, saved=10 * self.ROWS) is None
 
 
 class Free:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent.agent import Agent
-from agent.cost import CARDS, PUBLISHED, Card, Operation, Recorder, check_against_published, compiled_launches, estimate
+from agent.cost import CARDS, PUBLISHED, Card, Held, Operation, Recorder
+from agent.cost import check_against_published, compiled_launches, estimate
 from tests.agent.conftest import ACTIONS, SIZE, random_segment, small_config
 
 OPERATIONS = st.lists(
@@ -42,6 +43,19 @@ def test_flop_is_that_of_the_flop_counter(part: str, steps: int, device: str) ->
         update()
     assert recorder.flop == counter.get_total_flops() > 0
     assert not {"aten.view", "aten.t", "aten.detach", "aten.expand"} & {o.name for o in recorder.operations}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_is_kept_for_the_backward_pass(device: str) -> None:
+    """Each memory once, the parameters aside, and nothing of what has no gradient."""
+    layer = torch.nn.Linear(4, 5, device=device)
+    x = torch.ones(3, 4, device=device, requires_grad=True)
+    with Held() as held:
+        y = layer(x).exp()  # keeps x, and its own result
+        y.view(15).square()  # keeps the same result, by another view
+        with torch.no_grad():
+            layer(x).exp()
+    assert held.bytes == 4 * (12 + 15)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

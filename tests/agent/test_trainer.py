@@ -133,9 +133,13 @@ def test_the_folder_explains_itself(run, capsys):
     for part in ("experiment=catch", "seed=7", "torch 2.", "Python 3.", "resume=", "evaluate.py run="):
         assert part in text
     assert "hidden: 8" in (folder / "config.yaml").read_text()
+    result, rows = folder / "evaluation_agent_epoch_000002_seed_1000.json", read_metrics(folder / "metrics.csv")
     assert {"checkpoints", "films", "replay", "tensorboard", "metrics.csv", "curves.png", "config.yaml", "README.txt"} == {
-        path.name for path in folder.iterdir()
+        path.name for path in folder.iterdir() if path.name not in (".lock", result.name)
     }
+    evaluation = json.loads(result.read_text())
+    assert (evaluation["epoch"], evaluation["epochs"], evaluation["run_seed"], evaluation["policy"]) == (2, 2, 7, "agent")
+    assert np.mean(evaluation["returns"]) == pytest.approx(rows[-1]["evaluate/return_mean"])
     films = {f"epoch_00000{epoch}_{film}" for epoch in (1, 2) for film in ("episode.mp4", "dream.mp4", "dream.gif")}
     assert {path.name for path in (folder / "films").iterdir()} == films
     assert all(path.stat().st_size > 500 for path in (folder / "films").iterdir())
@@ -153,7 +157,7 @@ def test_pictures_are_logged(run):
 
 
 def test_the_best_checkpoint_stays(run, monkeypatch):
-    returns = iter([0.0, 5.0, 1.0, 2.0, 3.0])
+    returns = iter([0.0, 5.0, 1.0, 2.0, 3.0, 3.0])  # the last evaluation is also written to a file
     summary = {"return_median": 0.0, "return_standard_error": 0.0, "length_mean": 9.0}
     monkeypatch.setattr("agent.evaluate.Evaluation.summary", lambda self: summary | {"return_mean": next(returns)})
     monkeypatch.setattr(Trainer, "show", lambda self, recording: None)

@@ -55,7 +55,7 @@ def test_episodes_depend_on_seed_and_number_alone():
 def test_an_explicit_seed_starts_over():
     env = SeededEpisodes(CrafterEnv(), 5)
     first, second, _ = first_of_three(env)
-    env.resume_from = (9, [0])
+    env.resume_from = (9, 9, [0])
     np.testing.assert_array_equal(env.reset(seed=5)[0], first)
     assert (env.seed, env.episode, env.resume_from) == (5, 0, None)
     np.testing.assert_array_equal(env.reset()[0], second)
@@ -79,11 +79,11 @@ def test_resumed_in_the_middle(game):
         assert not (terminated or truncated)
 
     resumed = SeededEpisodes(game(), 1)
-    resumed.resume_from = (2, actions[:length])
+    resumed.resume_from = (2, 2, actions[:length])
     again, info_again = resumed.reset()
     np.testing.assert_array_equal(observation, again)
     assert info == info_again
-    assert (resumed.episode, resumed.resume_from) == (2, None)
+    assert (resumed.position, resumed.resume_from) == (whole.position, None)
 
     ends = 0
     for action in actions[length:]:
@@ -102,9 +102,9 @@ def test_resumed_at_an_end_the_next_step_is_a_reset():
     whole.reset()
     for _ in range(9):
         last, *_ = whole.step(1)
-    env.resume_from = (0, [1] * 9)
+    env.resume_from = (0, 0, [1] * 9)
     np.testing.assert_array_equal(env.reset()[0], last)
-    assert env.replayed == 9 and env.episode == 0
+    assert env.position == (0, 0, [1] * 9)
     observation, *rest = env.step(2)
     np.testing.assert_array_equal(observation, whole.reset()[0])
     assert rest == [0.0, False, False, {}] and env.episode == 1
@@ -119,11 +119,73 @@ def test_resumed_at_an_end_the_next_step_is_a_reset():
 def test_a_replay_stops_where_the_episode_ends():
     """An environment that its seed does not decide may end before the actions do."""
     env = SeededEpisodes(CatchEnv(), 0)
-    env.resume_from = (4, [1] * 12)
+    env.resume_from = (4, 4, [1] * 12)
     env.reset()
-    assert env.replayed == 9 and env.episode == 4
+    assert env.position == (4, 4, [1] * 9)
     env.reset()
-    assert env.replayed == 0 and env.episode == 5
+    assert env.position == (5, 5, [])
+
+
+class Lives(gymnasium.Env):
+    """A game of three lives of one to four steps, drawn by its seed: frames show seed, life and step."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (3,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None or self.lives == 0:
+            self.lives, self.of = 3, self.np_random.integers(256)
+        self.left, self.acted = self.np_random.integers(1, 5), 0
+        return self._frame(), {}
+
+    def step(self, action):
+        self.left, self.acted = self.left - 1, 2 * self.acted + action
+        over = self.left == 0
+        self.lives -= over
+        return self._frame(), 1.0, bool(over), False, {"game_continues": bool(over and self.lives > 0)}
+
+    def _frame(self):
+        return np.array([self.of, self.lives, self.acted % 256], np.uint8)
+
+
+def test_a_game_goes_on_over_several_episodes():
+    """Only its first episode is seeded; the position holds all of its actions."""
+    env = SeededEpisodes(Lives(), 3)
+    began = []
+    for _ in range(9):
+        env.reset()
+        began.append((env.position[0], int(env.env.of)))
+        while not env.step(1)[2]:
+            pass
+    games = [game for game, _ in began]
+    assert games == [0, 0, 0, 3, 3, 3, 6, 6, 6]
+    assert len(set(began)) == 3 and len({of for _, of in began}) == 3
+    later = SeededEpisodes(Lives(), 3)
+    later.resume_from = (3, 3, [])
+    later.reset()
+    assert later.env.of == began[3][1]
+
+
+@given(steps=st.integers(0, 40), seed=SEEDS)
+def test_a_game_of_several_episodes_comes_back_from_any_step(steps: int, seed: int):
+    """After the step that ends a life, after the reset that follows, and everywhere between."""
+    actions = np.random.default_rng(seed).integers(2, size=80).tolist()
+    envs = [SyncVectorEnv([lambda: SeededEpisodes(Lives(), seed)], autoreset_mode=AutoresetMode.NEXT_STEP) for _ in "ab"]
+    whole, resumed = envs
+    seen = whole.reset()[0]
+    for action in actions[:steps]:
+        seen = whole.step(np.array([action]))[0]
+    resumed.set_attr("resume_from", whole.get_attr("position"))
+    np.testing.assert_array_equal(resumed.reset()[0], seen)
+    assert resumed.get_attr("position") == whole.get_attr("position")
+    if whole._autoreset_envs[0]:  # the last step was the last of an episode: the next one is a reset
+        whole.step(np.array([0]))
+        resumed.step(np.array([1]))
+    for action in actions[steps:]:
+        step, again = whole.step(np.array([action])), resumed.step(np.array([action]))
+        for value, value_again in zip(step[:4], again[:4], strict=True):
+            np.testing.assert_array_equal(value, value_again)
 
 
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
@@ -143,7 +205,7 @@ def test_resumed_through_a_vector_environment(vector, outer):
         assert tuple(whole.get_attr("episode")) == (1, 1)
         for _ in range(4):
             observations, *_ = whole.step(np.array([2, 0]))
-        resumed.set_attr("resume_from", [(1, [2] * 4), (1, [0] * 4)])
+        resumed.set_attr("resume_from", [(1, 1, [2] * 4), (1, 1, [0] * 4)])
         np.testing.assert_array_equal(resumed.reset()[0], observations)
         assert tuple(resumed.get_attr("episode")) == (1, 1)
         assert tuple(resumed.get_attr("resume_from")) == (None, None)

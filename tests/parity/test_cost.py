@@ -10,7 +10,7 @@ import torch
 from agent.agent import Agent
 from agent.config import TrainConfig
 from agent.cost import Recorder
-from agent.parts import PARTS, count_flop, make_learner, noise
+from agent.parts import PARTS, count_costs, make_learner, noise
 
 from .conftest import DATA
 from .published import our_config
@@ -40,7 +40,7 @@ def test_nothing_is_computed_twice_or_for_nobody(name: str) -> None:
     c, num_actions = configuration(name)
     with torch.device("meta"):
         sketch = Agent(c.agent, num_actions, 64)
-    flop = count_flop(sketch, c)
+    flop = {part: cost.flop for part, cost in count_costs(sketch, c).items()}
     for part, floor, allowed in zip(PARTS, FLOORS[name], ALLOWED, strict=True):
         assert 0.995 * floor < flop[part] / 1e12 < allowed * floor, part
 

@@ -9,6 +9,8 @@ import torch
 
 from agent.agent import Agent, AgentConfig
 
+from tests.tiny import experiment
+
 from .conftest import DATA
 from .published import STRUCTURE, our_config, our_state_dict
 
@@ -49,6 +51,21 @@ def test_parameter_counts_of_the_paper():
 def test_our_defaults_are_the_published_crafter_configuration():
     description = json.loads((DATA / "official_crafter_checkpoint.json").read_text())
     assert our_config(description["params"]) == AgentConfig()
+
+
+def test_experiment_atari100k_is_the_published_atari_configuration():
+    description = json.loads((DATA / "official_atari_checkpoint.json").read_text())
+    config = experiment("atari100k", "env.game=Pong")
+    assert config.agent == our_config(description["params"])
+    assert config.collect.first_steps + (config.collect.epochs - 1) * config.collect.steps == 100_000
+    loop = {part: getattr(config, part) for part in ("tokenizer", "dynamics", "policy")}
+    assert {part: (c.start_epoch, c.first_updates, c.updates, c.weight_decay) for part, c in loop.items()} == {
+        "tokenizer": (5, 400, 200, 0.0),
+        "dynamics": (50, 120, 120, 0.01),
+        "policy": (75, 200, 200, 0.0),
+    }
+    assert {part: c.batch for part, c in loop.items()} == {"tokenizer": 16, "dynamics": 64, "policy": 64}
+    assert (config.tokenizer.steps, config.dynamics.steps, config.epochs, config.replay.alpha) == (21, 26, 600, 1.0)
 
 
 def test_an_unknown_tensor_is_not_swallowed():

@@ -57,18 +57,6 @@ def test_resume(finished: Path, tmp_path: Path):
     assert stable[0] == stable[1] and len(stable[0]) == 4
 
 
-def test_multirun(tmp_path: Path):
-    """Jobs of the same second have folders of their own."""
-    result = train(*SHORT, "epochs=1", "seed=0,1,2", "--multirun", cwd=tmp_path)
-    assert result.code == 0, result.err
-    runs = sorted((tmp_path / "runs" / "catch").iterdir())
-    assert len(runs) == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"catch", "sweeps"}
-    seeds = {re.search(r"^seed: (\d)", (run / "config.yaml").read_text(), re.MULTILINE)[1] for run in runs}
-    assert seeds == {"0", "1", "2"}
-
-
 def test_help_and_cfg(tmp_path: Path):
     text = train("--help", cwd=tmp_path)
     assert text.code == 0 and "catch, crafter, crafter_1m, crafter_quick" in text.out and "agent/config.py" in text.out

@@ -1,0 +1,63 @@
+"""Many runs by one command: where each lies, and which of them are still to be done."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from agent import checkpoint
+from agent.config import TrainConfig
+from agent.run import claim, contents, train
+from envs.errors import BadInput
+from envs.scores import RANDOM_AND_HUMAN
+
+# What says where and how a run is computed, and not what comes out of it.
+NOT_IN_THE_NAME = ("experiment", "sweep", "device", "logger", "keep", "checkpoint_every", "env.parallel", "evaluation.parallel")
+LONGEST = 200  # characters of a folder's name
+
+
+def expand_games(arguments: list[str]) -> list[str]:
+    """env.game=all stands for the 26 games of Atari 100k, and makes the command a sweep."""
+    if "env.game=all" not in arguments:
+        return arguments
+    games = f"env.game={','.join(RANDOM_AND_HUMAN)}"
+    expanded = [games if argument == "env.game=all" else argument for argument in arguments]
+    return expanded if {"-m", "--multirun"} & set(arguments) else ["--multirun", *expanded]
+
+
+def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
+    """One run of a sweep: started, gone on with where it stopped, or left alone if it is finished.
+
+    Raises BadInput, NonFinite.
+    """
+    if config.run or config.resume:
+        raise BadInput("run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>.")
+    folder = Path(config.sweep) / config.experiment / name_of(overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder):
+        if checkpoint.newest(folder) is None:
+            # What a run leaves that stopped before its first checkpoint: nothing was learned, it starts again.
+            for leftover in contents(folder):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            config.run = str(folder)
+        elif (epoch := checkpoint.load(folder, only=()).epoch) >= config.epochs:
+            print(f"{folder} has all its {epoch} epochs: left as it is.")
+            return
+        else:
+            config.resume = str(folder)
+        train(config, overrides)
+
+
+def name_of(overrides: list[str]) -> str:
+    """A folder's name that says what is varied, as in "env.game=Pong,seed=0": the same for the same run only."""
+    parsed = [o for o in OverridesParser.create().parse_overrides(overrides) if o.key_or_group not in NOT_IN_THE_NAME]
+    # Game and seed first: what a long name loses is its end.
+    parsed.sort(key=lambda o: (o.key_or_group not in ("env.game", "seed"), o.input_line))
+    name = quote(",".join(o.input_line for o in parsed) or "default", safe="=,.+[]")
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -1,0 +1,62 @@
+"""An evaluation as a file: who played what, by which protocol, and how it went."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from agent.config import TrainConfig
+from agent.evaluate import Evaluation, EvaluationConfig
+from envs.errors import BadInput
+
+
+def result_path(run: Path, policy: str, epoch: int, seed: int) -> Path:
+    """Where the result of an evaluation lies if nothing else is said. policy: "agent" or "random"."""
+    return run / f"evaluation_{policy}_epoch_{epoch:06d}_seed_{seed}.json"
+
+
+def describe_evaluation(
+    config: TrainConfig, evaluation: EvaluationConfig, policy: str, checkpoint: Path, epoch: int, steps: int
+) -> dict[str, Any]:
+    """All that has to be known to play the same evaluation again.
+
+    config: of the training; steps: of the environment, that the agent had seen
+    """
+    return {
+        "experiment": config.experiment,
+        "environment": config.env.id,
+        "game": config.env.game,
+        "protocol": config.env.for_evaluation().kwargs,
+        "training_protocol": config.env.kwargs,
+        "checkpoint": str(checkpoint),
+        "epoch": epoch,
+        "epochs": config.epochs,
+        "steps": steps,
+        "run_seed": config.seed,
+        "policy": policy,
+        "episodes": evaluation.episodes,
+        "num_envs": evaluation.num_envs,
+        "temperature": evaluation.temperature,
+        "seed": evaluation.seed,
+    }
+
+
+def write_result(path: Path, about: dict[str, Any], result: Evaluation) -> None:
+    """Writes a result as JSON. Raises BadInput if it cannot be written."""
+    content = {**about, **result.summary(), "returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise BadInput(f"output={path} cannot be written ({error.strerror}); give another output=<file>.") from error
+
+
+def without_nan(value: Any) -> Any:
+    """JSON knows neither infinity nor NaN: they become null."""
+    if isinstance(value, dict):
+        return {name: without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

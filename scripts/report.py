@@ -1,0 +1,39 @@
+"""Tables, aggregates and figures of many runs: python scripts/report.py runs=<a folder below which they lie>."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.cli import command
+from agent.report.write import write_report
+from agent.report.runs import check_protocols, find_runs
+from envs.errors import BadInput
+
+
+@dataclass
+class ReportConfig:
+    """runs: a folder; every folder below it, at any depth, with a config.yaml is a run
+    output:  the folder to write the report into; null: <runs>/report
+    mixed:   report runs together that were trained or evaluated by different protocols
+    """
+
+    runs: str | None = None
+    output: str | None = None
+    mixed: bool = False
+
+
+def main(config: ReportConfig, overrides: list[str]) -> None:
+    if not config.runs:
+        raise BadInput("No runs were given; give runs=<a folder below which they lie>.")
+    runs, left_out = find_runs(Path(config.runs))
+    for line in left_out:
+        print(line, file=sys.stderr)
+    if not config.mixed:
+        check_protocols(runs)
+    output = Path(config.output or Path(config.runs) / "report")
+    print(write_report(runs, left_out, output))
+    print(f"\nwritten to {output / 'report.md'}")
+
+
+if __name__ == "__main__":
+    command("report", ReportConfig, main)

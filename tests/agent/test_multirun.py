@@ -1,0 +1,80 @@
+"""Where the runs of a sweep lie, and which of them are to be done; tests/scripts/test_sweep.py has the commands."""
+
+import re
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.multirun import LONGEST, NOT_IN_THE_NAME, expand_games, name_of, train_in_sweep
+from envs.errors import BadInput
+from tests.tiny import tiny
+
+
+def test_a_name_says_what_is_varied():
+    assert name_of(["seed=1", "experiment=atari100k", "env.game=Pong", "device=cuda:1"]) == "env.game=Pong,seed=1"
+    assert name_of(["experiment=catch"]) == "default"
+    assert name_of(["+env.kwargs.path=a/b", "epochs=3"]) == "+env.kwargs.path=a%2Fb,epochs=3"
+
+
+SETTINGS = st.dictionaries(
+    st.sampled_from(["seed", "policy.batch", "env.id", "experiment", "device", "+env.kwargs.level"]),
+    st.from_regex(r"[a-zA-Z0-9_./-]{1,80}", fullmatch=True),
+)
+
+
+@given(SETTINGS, SETTINGS)
+def test_folders_never_collide(one, other):
+    names = [name_of([f"{key}={value}" for key, value in settings.items()]) for settings in (one, other)]
+    said = [{k: v for k, v in settings.items() if k not in NOT_IN_THE_NAME} for settings in (one, other)]
+    assert (names[0] == names[1]) == (said[0] == said[1])
+    for name in names:
+        assert 0 < len(name) <= LONGEST and "/" not in name and name not in (".", "..")
+
+
+def test_the_order_of_arguments_does_not_matter():
+    assert name_of(["seed=1", "policy.batch=8"]) == name_of(["policy.batch=8", "seed=1"])
+
+
+def test_all_games():
+    arguments = expand_games(["experiment=atari100k", "env.game=all", "seed=0,1"])
+    assert arguments[0] == "--multirun" and arguments[1::2] == ["experiment=atari100k", "seed=0,1"]
+    games = arguments[2].removeprefix("env.game=").split(",")
+    assert len(games) == 26 and games[0] == "Alien" and games[-1] == "UpNDown"
+    assert expand_games(["-m", "env.game=all"])[0] == "-m"
+    assert expand_games(["env.game=Pong"]) == ["env.game=Pong"]
+
+
+@pytest.mark.parametrize("given", [{"run": "here"}, {"resume": "here"}])
+def test_one_folder_for_many_runs(given):
+    config = tiny()
+    for key, value in given.items():
+        setattr(config, key, value)
+    with pytest.raises(BadInput, match="sweep="):
+        train_in_sweep(config, [])
+
+
+def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
+    def sweep() -> str:
+        train_in_sweep(tiny(f"sweep={tmp_path}"), ["experiment=catch", "seed=0"])
+        return capsys.readouterr().out
+
+    folder = tmp_path / "catch" / "seed=0"
+    (folder / "replay").mkdir(parents=True)  # of a run that was killed before its first checkpoint
+    (folder / "metrics.csv").write_text("epoch,step,loss\n7,7,7\n")
+    assert f"run folder: {folder}" in sweep()
+    assert not re.search("^7,7", (folder / "metrics.csv").read_text(), re.MULTILINE)
+    before = (folder / "metrics.csv").read_bytes()
+    assert "has all its 2 epochs: left as it is" in sweep()
+
+    shutil.rmtree(folder / "checkpoints" / "epoch_000002")  # as if it had been stopped in its second epoch
+    assert f"run folder: {folder}" in sweep()
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"epoch_000001", "epoch_000002"}
+    assert len((folder / "metrics.csv").read_bytes().splitlines()) == len(before.splitlines())
+
+    newest = folder / "checkpoints" / "epoch_000002" / "state.json"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(BadInput, match="state.json"):  # damaged: nothing is thrown away
+        sweep()
+    assert newest.exists()

@@ -1,0 +1,166 @@
+"""Sweeps as processes: one run after another, several at a time, on Slurm and on Ray."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from agent import checkpoint
+from tests.scripts.commands import ROOT, Result, contents, run_command, start_command
+from tests.tiny import TINY
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with an experiment of seconds, as a user would write one."""
+    own = OmegaConf.from_dotlist([s for s in TINY if not s.startswith(("experiment=", "epochs="))])
+    own = OmegaConf.merge({"defaults": ["catch", "_self_"], "experiment": "tiny", "epochs": 1}, own)
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "tiny.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(own))
+    return tmp_path
+
+
+def sweep(place: Path, *arguments: str) -> Result:
+    return run_command("train", ("--config-dir=own", "experiment=tiny", *arguments), place)
+
+
+def typed(place: Path, *arguments: str) -> Result:
+    """The same in an interpreter of its own, whose end launchers wait for to end their processes."""
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--config-dir=own", "experiment=tiny", "seed=0,1", "--multirun"]
+    result = subprocess.run([*command, *arguments], cwd=place, capture_output=True, text=True, timeout=600)
+    return Result(result.returncode, result.stdout, result.stderr)
+
+
+def epochs(place: Path) -> dict[str, int]:
+    """Run -> epochs done."""
+    return {run.name: checkpoint.load(run, only=()).epoch for run in (place / "runs" / "tiny").iterdir()}
+
+
+def test_a_sweep_is_done_once(place: Path):
+    """Folders say what was varied; a second time all is finished, and what is new is done."""
+    result = sweep(place, "seed=0,1", "--multirun")
+    assert result.code == 0, result.err
+    assert epochs(place) == {"seed=0": 1, "seed=1": 1}
+    assert {path.name for path in place.iterdir()} == {"own", "runs"}
+    before = contents(place / "runs" / "tiny")
+    result = sweep(place, "seed=0,1,2", "--multirun")
+    assert result.code == 0 and result.out.count("left as it is") == 2, result.err
+    assert epochs(place) == {"seed=0": 1, "seed=1": 1, "seed=2": 1}
+    after = contents(place / "runs" / "tiny")
+    assert before.items() <= after.items()
+
+
+def test_a_sweep_that_was_killed_goes_on(place: Path):
+    arguments = ("--config-dir=own", "experiment=tiny", "seed=0,1", "--multirun", "epochs=4", "sweep=other")
+    (place / "output").mkdir()
+    process = start_command("train", arguments, place, place / "output")
+    first, second = (place / "other" / "tiny" / f"seed={seed},epochs=4" for seed in (0, 1))
+    while checkpoint.newest(second) is None and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert checkpoint.load(first, only=()).epoch == 4 > checkpoint.load(second, only=()).epoch
+    result = run_command("train", arguments, place)
+    assert result.code == 0, result.err
+    assert result.out.count("left as it is") == 1 and result.out.count("run folder") == 1
+    assert checkpoint.load(second, only=()).epoch == 4
+
+
+def test_one_that_fails_does_not_stop_the_others(place: Path):
+    result = sweep(place, "dynamics.steps=99,5", "--multirun")
+    assert result.code == 2
+    assert epochs(place) == {"dynamics.steps=5": 1}
+    lines = [line for line in result.err.splitlines() if "dynamics.steps=99" in line and "context" in line]
+    assert len(lines) == 1 and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("given", ["run=here", "resume=here"])
+def test_folders_of_one_run(place: Path, given: str):
+    result = sweep(place, "seed=0,1", given, "--multirun")
+    assert result.code == 2 and "sweep=" in result.err and "Traceback" not in result.err
+
+
+def test_two_processes_do_not_share_a_folder(place: Path):
+    (place / "output").mkdir()
+    arguments = ("--config-dir=own", "experiment=tiny", "run=mine", "epochs=1000")
+    process = start_command("train", arguments, place, place / "output")
+    while checkpoint.newest(place / "mine") is None and process.is_alive():
+        time.sleep(0.01)
+    result = run_command("train", ("resume=mine",), place)
+    assert result.code == 2 and "another process" in result.err and result.err.count("\n") == 1
+    assert process.is_alive()
+    process.kill()
+    process.join()
+
+
+@pytest.mark.slow
+def test_several_at_a_time(place: Path):
+    """By joblib, in processes of their own, which the failure of one leaves alone."""
+    result = typed(place, "dynamics.steps=5,99", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert result.code == 2, result.err
+    assert epochs(place) == {"seed=0,dynamics.steps=5": 1, "seed=1,dynamics.steps=5": 1}
+    assert result.err.count("steps=99") >= 2
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_of_this_machine(place: Path):
+    result = typed(
+        place, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"
+    )
+    assert result.code == 0, result.err
+    assert epochs(place) == {"seed=0": 1, "seed=1": 1}
+
+
+SBATCH = """#!/bin/sh
+# Keeps the script, and plays the cluster: runs the job's own command with a job's environment.
+cp "$1" {place}/job.sh
+SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=7 sh {place}/slurm/array "$1" > {place}/array.log 2>&1 &
+echo "Submitted batch job 7"
+"""
+ARRAY = """#!/bin/sh
+for task in 0 1; do
+  export SLURM_ARRAY_TASK_ID=$task SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_NNODES=1
+  export SLURM_JOB_NODELIST=here SLURM_JOB_NUM_NODES=1 SLURM_JOBID=7_$task
+  sh "$1"
+  echo $task >> {place}/done
+done
+"""
+SRUN = """#!/bin/sh
+while [ "${1#-}" != "$1" ]; do
+  case "$1" in --output|--error) shift 2;; *) shift;; esac
+done
+exec "$@"
+"""
+SACCT = """#!/bin/sh
+echo "JobID|State|NodeList"
+for task in 0 1; do
+  if grep -q $task {place}/done 2>/dev/null; then echo "7_$task|COMPLETED|here"; else echo "7_$task|RUNNING|here"; fi
+done
+"""
+
+
+@pytest.mark.slow
+def test_on_slurm(place: Path, monkeypatch):
+    """The script that is submitted, and what it comes to where these commands stand in for a cluster's."""
+    (place / "slurm").mkdir()
+    for name, text in {"sbatch": SBATCH, "array": ARRAY, "srun": SRUN, "sacct": SACCT, "scancel": "#!/bin/sh\n"}.items():
+        path = place / "slurm" / name
+        path.write_text(text.replace("{place}", str(place)))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{place / 'slurm'}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    result = typed(
+        place, "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1",
+        "hydra.launcher.cpus_per_task=8", "hydra.launcher.timeout_min=1440", "hydra.launcher.max_num_timeout=20",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    script = (place / "job.sh").read_text()
+    for line in ("--array=0-1", "--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=8", "--time=1440", "--signal=USR2@"):
+        assert re.search(rf"^#SBATCH {re.escape(line)}", script, re.MULTILINE), line
+    assert epochs(place) == {"seed=0": 1, "seed=1": 1}
