@@ -36,7 +36,7 @@ def command(
 
     config_name: of a file in configs/ that starts from <config_name>_schema, where `schema`'s defaults stand
     overrides:   as they were given, "key=value"
-    expand:      turns the command line's arguments into those that are meant
+    expand:      turns the command line's arguments into those that are meant; may raise BadInput
 
     With --multirun once for each combination; one that fails says so, and the others go on.
     Exit code 2 and one sentence for bad input, 1 for a run that had to stop, 130 for Ctrl-C.
@@ -63,9 +63,9 @@ def command(
         except Exception as error:
             fail(error)
 
-    # Hydra wants all key=value together.
-    sys.argv[1:] = sorted(expand(sys.argv[1:]), key=lambda argument: "=" in argument and not argument.startswith("-"))
     try:
+        # Hydra wants all key=value together.
+        sys.argv[1:] = sorted(expand(sys.argv[1:]), key=lambda argument: "=" in argument and not argument.startswith("-"))
         check_arguments(sys.argv[1:], schema)
         try:
             hydra_main()
@@ -118,7 +118,8 @@ def explain(error: Exception, schema: type) -> str:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
         if not group:
             return f"There is no configuration {given}; see configs/ for those that there are."
-        return f"{group}={given} does not exist; choose one of {', '.join(error.options or [])}."
+        more = " (joblib, slurm and ray have to be installed: pip install -e .[ray])" if group == "hydra/launcher" else ""
+        return f"{group}={given} does not exist; choose one of {', '.join(error.options or [])}{more}."
     if isinstance(error, OverrideParseException):
         reason = str(error).splitlines()[0].rstrip(".")
         accepted = "key=value, quoting as in 'key=\"a, b\"', or a list key=[a,b]"

@@ -20,13 +20,17 @@ NOT_IN_THE_NAME = ("experiment", "sweep", "device", "logger", "keep", "checkpoin
 LONGEST = 200  # characters of a folder's name
 
 
-def expand_games(arguments: list[str]) -> list[str]:
-    """env.game=all stands for the 26 games of Atari 100k, and makes the command a sweep."""
-    if "env.game=all" not in arguments:
-        return arguments
-    games = f"env.game={','.join(RANDOM_AND_HUMAN)}"
-    expanded = [games if argument == "env.game=all" else argument for argument in arguments]
-    return expanded if {"-m", "--multirun"} & set(arguments) else ["--multirun", *expanded]
+def expand(arguments: list[str]) -> list[str]:
+    """env.game=all stands for the 26 games of Atari 100k, and makes the command a sweep.
+
+    Raises BadInput if a sweep is to lie in the folder of one run.
+    """
+    if "env.game=all" in arguments:
+        games = f"env.game={','.join(RANDOM_AND_HUMAN)}"
+        arguments = ["--multirun", *(games if argument == "env.game=all" else argument for argument in arguments)]
+    if {"-m", "--multirun"} & set(arguments) and any(a.startswith(("run=", "resume=")) for a in arguments):
+        raise BadInput("run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>.")
+    return arguments
 
 
 def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
@@ -34,8 +38,6 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
 
     Raises BadInput, NonFinite.
     """
-    if config.run or config.resume:
-        raise BadInput("run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>.")
     folder = Path(config.sweep) / config.experiment / name_of(overrides)
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):

@@ -17,35 +17,9 @@ import numpy as np
 from PIL import Image
 
 from envs.errors import BadInput
+from envs.scores import RANDOM_AND_HUMAN
 
-ATARI_100K = (
-    "Alien",
-    "Amidar",
-    "Assault",
-    "Asterix",
-    "BankHeist",
-    "BattleZone",
-    "Boxing",
-    "Breakout",
-    "ChopperCommand",
-    "CrazyClimber",
-    "DemonAttack",
-    "Freeway",
-    "Frostbite",
-    "Gopher",
-    "Hero",
-    "Jamesbond",
-    "Kangaroo",
-    "Krull",
-    "KungFuMaster",
-    "MsPacman",
-    "Pong",
-    "PrivateEye",
-    "Qbert",
-    "RoadRunner",
-    "Seaquest",
-    "UpNDown",
-)
+ATARI_100K = tuple(RANDOM_AND_HUMAN)
 FRAME_RATE = 60  # raw frames a second
 
 
@@ -72,7 +46,7 @@ class AtariEnv(gymnasium.Env):
     them: a few games, Assault for one, then begin a little otherwise.
 
     Args:
-        game: its name, as in `ATARI_100K`, or of another game of ALE for one player.
+        game: its name, as in `ATARI_100K`, or of another game of ALE for one player; it has to be given.
         size: pixels of the observation's side.
         frame_skip: raw frames of a step.
         noops: a game begins with 1, 2, ... or at most so many raw frames of doing nothing, each number as likely.
@@ -93,7 +67,7 @@ class AtariEnv(gymnasium.Env):
     def __init__(
         self,
         *,
-        game: str,
+        game: str | None = None,
         size: int = 64,
         frame_skip: int = 4,
         noops: int = 30,
@@ -232,7 +206,7 @@ def _check_switch(name: str, value: Any) -> None:
         raise BadInput(f"Atari was given {name}={value!r}, but True and False are accepted: give one of them.")
 
 
-def _rom(game: str) -> Path:
+def _rom(game: str | None) -> Path:
     """Where the game's ROM lies.
 
     Raises:
@@ -244,6 +218,11 @@ def _rom(game: str) -> Path:
         for id, spec in gymnasium.registry.items()
         if id.startswith("ALE/") and id.endswith("-v5")
     }
+    if game is None:
+        raise BadInput(
+            "Atari was given game=None, but a game has to be named: give game=Breakout, say, or env.game=Breakout to a "
+            "command (envs.atari.ATARI_100K lists the benchmark's)."
+        )
     if game not in names:
         spelled = {name.lower(): name for name in names}
         near = difflib.get_close_matches(str(game).lower().replace("_", ""), spelled)

@@ -3,7 +3,7 @@
 from agent.cli import command, sweeping
 from agent.config import TrainConfig
 from agent.run import train
-from agent.multirun import expand_games, train_in_sweep
+from agent.multirun import expand, train_in_sweep
 
 
 def main(config: TrainConfig, overrides: list[str]) -> None:
@@ -11,4 +11,4 @@ def main(config: TrainConfig, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command("train", TrainConfig, main, expand_games)
+    command("train", TrainConfig, main, expand)

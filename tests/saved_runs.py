@@ -12,7 +12,7 @@ import yaml
 from agent.logger import make_logger
 from envs.scores import CRAFTER_ACHIEVEMENTS, crafter_score
 
-ATARI, CRAFTER, CATCH = "deltadream/Atari-v1", "deltadream/Crafter-v1", "deltadream/Catch-v0"
+ATARI, CRAFTER, CATCH = "deltadream/Atari-v0", "deltadream/Crafter-v1", "deltadream/Catch-v0"
 PROTOCOL = {"frame_skip": 4, "noops": 1, "max_frames": 108_000, "end_on_life_loss": False, "sticky_actions": 0.0}
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.multirun import LONGEST, NOT_IN_THE_NAME, expand_games, name_of, train_in_sweep
+from agent.multirun import LONGEST, NOT_IN_THE_NAME, expand, name_of, train_in_sweep
 from envs.errors import BadInput
 from tests.tiny import tiny
 
@@ -38,21 +38,20 @@ def test_the_order_of_arguments_does_not_matter():
 
 
 def test_all_games():
-    arguments = expand_games(["experiment=atari100k", "env.game=all", "seed=0,1"])
+    arguments = expand(["experiment=atari100k", "env.game=all", "seed=0,1"])
     assert arguments[0] == "--multirun" and arguments[1::2] == ["experiment=atari100k", "seed=0,1"]
     games = arguments[2].removeprefix("env.game=").split(",")
     assert len(games) == 26 and games[0] == "Alien" and games[-1] == "UpNDown"
-    assert expand_games(["-m", "env.game=all"])[0] == "-m"
-    assert expand_games(["env.game=Pong"]) == ["env.game=Pong"]
+    assert {"-m", "--multirun"} & set(expand(["-m", "env.game=all"]))
+    assert expand(["env.game=Pong"]) == ["env.game=Pong"]
 
 
-@pytest.mark.parametrize("given", [{"run": "here"}, {"resume": "here"}])
-def test_one_folder_for_many_runs(given):
-    config = tiny()
-    for key, value in given.items():
-        setattr(config, key, value)
+@pytest.mark.parametrize("given", ["run=here", "resume=here"])
+@pytest.mark.parametrize("many", [["-m", "seed=0,1"], ["--multirun", "seed=0,1"], ["env.game=all"]])
+def test_one_folder_for_many_runs(given, many):
     with pytest.raises(BadInput, match="sweep="):
-        train_in_sweep(config, [])
+        expand([*many, given])
+    assert expand([given, "seed=0"]) == [given, "seed=0"]
 
 
 def test_started_gone_on_with_and_left_alone(tmp_path, capsys):

@@ -180,7 +180,7 @@ def test_what_is_not_finished(tmp_path: Path):
 
 
 def test_nothing_evaluated_yet(tmp_path: Path):
-    for game, env_id in (("Pong", "deltadream/Atari-v1"), (None, CRAFTER), (None, CATCH)):
+    for game, env_id in (("Pong", "deltadream/Atari-v0"), (None, CRAFTER), (None, CATCH)):
         write_run(tmp_path / env_id.replace("/", "_"), game, env_id=env_id)
     text, _ = report(tmp_path)
     assert text.count("python scripts/evaluate.py run=") == 3

@@ -377,7 +377,7 @@ def test_sticky_actions_are_ales():
     observation, _ = env.reset(seed=5)
     for _ in range(2):
         np.testing.assert_array_equal(observation, hand.picture())
-        for _ in range(100):
+        for _ in range(50):
             action = actions.integers(4)
             hand.act(minimal[action], 4)
             np.testing.assert_array_equal(env.step(action)[0], hand.observation())
@@ -404,7 +404,7 @@ def test_seeds_and_sticky_actions(stick: float):
 
     def play(env: AtariEnv, seed: int | None) -> str:
         digest = hashlib.sha256(env.reset(seed=seed)[0].tobytes())
-        for step in range(60):
+        for step in range(30):
             digest.update(env.step(step // 3 % 4)[0].tobytes())
         return digest.hexdigest()
 
