@@ -12,9 +12,12 @@ from agent.evaluate import Evaluation, EvaluationConfig
 from envs.errors import BadInput
 
 
-def result_path(run: Path, policy: str, epoch: int, seed: int) -> Path:
+def result_path(run: Path, policy: str, epoch: int, evaluation: EvaluationConfig) -> Path:
     """Where the result of an evaluation lies if nothing else is said. policy: "agent" or "random"."""
-    return run / f"evaluation_{policy}_epoch_{epoch:06d}_seed_{seed}.json"
+    name = f"evaluation_{policy}_epoch_{epoch:06d}_seed_{evaluation.seed}_episodes_{evaluation.episodes}"
+    if evaluation.temperature != 1:
+        name += f"_temperature_{evaluation.temperature}"
+    return run / f"{name}.json"
 
 
 def describe_evaluation(

@@ -142,7 +142,7 @@ class Trainer:
             checkpoint_folder = checkpoint.folder_of(self.folder, self.epoch)
             steps = self.replay.steps_added
             about = describe_evaluation(self.config, settings, "agent", checkpoint_folder, self.epoch, steps)
-            write_result(result_path(self.folder, "agent", self.epoch, settings.seed), about, result)
+            write_result(result_path(self.folder, "agent", self.epoch, settings), about, result)
         speed = float(result.lengths.sum()) / self.seconds["evaluate"]
         self.log({f"evaluate/{k}": v for k, v in summary.items()} | {"rates/evaluate_frames_per_second": speed})
         if self.best["return"] is None or summary["return_mean"] > self.best["return"]:

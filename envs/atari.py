@@ -220,8 +220,8 @@ def _rom(game: str | None) -> Path:
     }
     if game is None:
         raise BadInput(
-            "Atari was given game=None, but a game has to be named: give game=Breakout, say, or env.game=Breakout to a "
-            "command (envs.atari.ATARI_100K lists the benchmark's)."
+            "Atari was given game=None, but the name of a game is accepted: give game=Breakout, say, or env.game=Breakout to a "
+            "command (one of envs.atari.ATARI_100K for the benchmark)."
         )
     if game not in names:
         spelled = {name.lower(): name for name in names}

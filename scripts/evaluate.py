@@ -39,7 +39,7 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     check_values(config, prefix="evaluation.")
     agent, trained, saved = load_agent(config.run, pick_device(config.device), config.env_id)
     policy = "random" if config.random else "agent"
-    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, config.seed)
+    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, config)
     check_writable(output)
 
     with progress("evaluate", config.episodes, "episode") as bar:

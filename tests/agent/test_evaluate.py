@@ -1,11 +1,15 @@
+import gymnasium
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
 
 from agent.agent import Agent
 from agent.evaluate import EvaluationConfig, evaluate
+from agent.previews import write_best_and_median
+from envs.catch import CatchEnv
 from envs.scores import CRAFTER_ACHIEVEMENTS
-from envs.vector import EnvConfig
+from envs.vector import EnvConfig, make_single
 from tests.agent.conftest import SIZE
 from tests.agent.test_collect import counters
 from tests.tiny import TINY_CRAFTER, tiny
@@ -53,6 +57,58 @@ def test_two_evaluations_agree(catcher):
     np.testing.assert_array_equal(first.returns, parallel.returns)
     other = evaluate(catcher, CATCH, EvaluationConfig(episodes=12, num_envs=4, seed=5))
     assert not (first.recording.frames == other.recording.frames).all() or (first.returns != other.returns).any()
+
+
+def test_temperature():
+    """Logits are divided by it; at 0 the likeliest action is taken."""
+    logits = torch.tensor([0.0, 1.0, -1.0]).repeat(20_000, 1)
+    for temperature in (0.5, 1.0, 2.0):
+        torch.manual_seed(0)
+        chosen = EvaluationConfig(temperature=temperature).selection()(logits)
+        expected = (logits[0] / temperature).softmax(dim=0)
+        assert (chosen.bincount(minlength=3) / 20_000 - expected).abs().max() < 0.02
+    assert (EvaluationConfig(temperature=0).selection()(logits) == 1).all()
+
+
+class Shown(CatchEnv):
+    """Its length and a reward tell where it is played."""
+
+    def __init__(self, bonus: float = 0.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.bonus = bonus
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, reward + self.bonus, *rest
+
+
+def test_an_environment_may_differ_in_evaluation(catcher, monkeypatch):
+    gymnasium.register("Shown-v0", Shown)
+    env = EnvConfig(id="Shown-v0", kwargs={"bonus": 1.0}, evaluation_kwargs={"bonus": 10.0})
+    try:
+        result = evaluate(catcher, env, EvaluationConfig(episodes=3, num_envs=2))
+    finally:
+        del gymnasium.registry["Shown-v0"]
+    assert (result.returns > 80).all()
+
+
+def test_every_episode_can_be_seen_again(catcher, tmp_path):
+    """Best and median, played once more to the same return, as the environment renders them."""
+    result = evaluate(catcher, CATCH, EvaluationConfig(episodes=9, num_envs=4), random=True)
+    for played, value in zip(result.played, result.returns, strict=True):
+        env = make_single(CATCH, played.seed)
+        assert sum(reward for _, reward, _ in env.go_to(played.position)) == value
+    films = write_best_and_median(tmp_path / "result", CATCH, result)
+    assert [film.name for film in films] == ["result_best.mp4", "result_median.mp4"]
+    lengths = result.lengths[np.argsort(result.returns, kind="stable")[[-1, 4]]]
+    assert [len(imageio.mimread(film)) for film in films] == [length + 1 for length in lengths]
+
+
+def test_an_episode_that_does_not_come_back_is_not_filmed(catcher, tmp_path):
+    result = evaluate(catcher, CATCH, EvaluationConfig(episodes=3, num_envs=3), random=True)
+    result.returns = result.returns + 0.5
+    assert write_best_and_median(tmp_path / "result", CATCH, result) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("random", [False, True])

@@ -133,7 +133,7 @@ def test_the_folder_explains_itself(run, capsys):
     for part in ("experiment=catch", "seed=7", "torch 2.", "Python 3.", "resume=", "evaluate.py run="):
         assert part in text
     assert "hidden: 8" in (folder / "config.yaml").read_text()
-    result, rows = folder / "evaluation_agent_epoch_000002_seed_1000.json", read_metrics(folder / "metrics.csv")
+    result, rows = folder / "evaluation_agent_epoch_000002_seed_1000_episodes_4.json", read_metrics(folder / "metrics.csv")
     assert {"checkpoints", "films", "replay", "tensorboard", "metrics.csv", "curves.png", "config.yaml", "README.txt"} == {
         path.name for path in folder.iterdir() if path.name not in (".lock", result.name)
     }

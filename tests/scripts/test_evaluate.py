@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import imageio.v2 as imageio
+import numpy as np
 import pytest
 
 from envs.scores import CRAFTER_ACHIEVEMENTS
@@ -29,8 +31,10 @@ def test_two_evaluations_agree(finished: Path, tmp_path: Path):
     assert contents(run) == before
     report = strict(tmp_path / "first.json")
     assert report == strict(tmp_path / "deep" / "er" / "second.json")
-    assert first.out.splitlines()[:-1] == second.out.splitlines()[:-1]
-    assert first.out.splitlines()[-1] == "written to first.json"
+    assert first.out.splitlines()[:-3] == second.out.splitlines()[:-3]
+    assert first.out.splitlines()[-3:] == ["written to first.json", "film: first_best.mp4", "film: first_median.mp4"]
+    best = [imageio.mimread(tmp_path / name) for name in ("first_best.mp4", "deep/er/second_best.mp4")]
+    assert len(best[0]) == max(report["lengths"]) + 1 and np.array_equal(*best)
     assert len(report["returns"]) == len(report["lengths"]) == report["episodes"] == 8
     assert report["return_mean"] == pytest.approx(sum(report["returns"]) / 8)
     assert report["checkpoint"].endswith("run/checkpoints/epoch_000002")
@@ -41,9 +45,10 @@ def test_two_evaluations_agree(finished: Path, tmp_path: Path):
 def test_into_the_run_and_one_episode(finished: Path, tmp_path: Path):
     """Of one episode there is no standard error: null in JSON."""
     shutil.copytree(finished, tmp_path / "run")
-    result = evaluate("run=run", "episodes=1", "random=true", "seed=5", cwd=tmp_path)
+    result = evaluate("run=run", "episodes=1", "random=true", "seed=5", "films=false", cwd=tmp_path)
     assert result.code == 0, result.err
-    report = strict(tmp_path / "run" / "evaluation_random_epoch_000002_seed_5.json")
+    report = strict(tmp_path / "run" / "evaluation_random_epoch_000002_seed_5_episodes_1.json")
+    assert not list((tmp_path / "run").glob("*.mp4"))
     assert report["return_standard_error"] is None and report["policy"] == "random" and report["episodes"] == 1
 
 
