@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.agent import AgentConfig
@@ -100,3 +100,8 @@ class TrainConfig:
             raise BadInput(f"precision={self.precision} is not known; choose one of {', '.join(PRECISIONS)}.")
         if isinstance(self.logger, str):
             self.logger = [self.logger]
+
+    @property
+    def final_evaluation(self) -> EvaluationConfig:
+        """That of the finished agent."""
+        return replace(self.evaluation, episodes=self.final_episodes or self.evaluation.episodes)

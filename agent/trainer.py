@@ -132,9 +132,8 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Episodes with the present policy; pictures and films of one of them."""
-        settings, last = self.config.evaluation, self.epoch == self.config.epochs
-        if last and self.config.final_episodes is not None:
-            settings = dataclasses.replace(settings, episodes=self.config.final_episodes)
+        last = self.epoch == self.config.epochs
+        settings = self.config.final_evaluation if last else self.config.evaluation
         with self.timed("evaluate"), self.bar("evaluate", settings.episodes, "episode") as bar:
             result = evaluate(self.agent, self.config.env, settings, bar.update)
         summary = result.summary()

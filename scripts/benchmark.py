@@ -32,6 +32,7 @@ from agent.cost import CARDS, PUBLISHED, Held, Operation, Recorder, check_agains
 from agent.cost import optimizer_operations, without_elementwise
 from agent.feeding import Feed
 from agent.learner import Execution, Learner, choose_execution
+from agent.multirun import expand
 from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
 from agent.run import environment_sizes, sketch_agent
@@ -44,6 +45,7 @@ from envs.vector import make_vector
 class BenchmarkConfig(TrainConfig):
     """seconds: to spend on each measurement, at least (an update is measured twice, however long it takes)
     modes:    of the learner to measure, besides the base line, eager in float32; null: all that this device has
+    updates:  false: only play the environment, which takes `seconds` twice
     estimate: for cards that are not here, instead of measuring
     output:   where to write the result as JSON; null: nowhere
     roofline: where to draw the parts against this machine's arithmetic and memory, as PNG; null: nowhere
@@ -51,6 +53,7 @@ class BenchmarkConfig(TrainConfig):
 
     seconds: float = 10.0
     modes: list[str] | None = None
+    updates: bool = True
     estimate: bool = False
     output: str | None = None
     roofline: str | None = None
@@ -156,6 +159,13 @@ def play(config: BenchmarkConfig, agent: Agent) -> tuple[dict[str, float], Repla
     finally:
         envs.close()
     return rates, replay
+
+
+def playing(config: BenchmarkConfig) -> dict[str, Any]:
+    """Environment steps a second alone, on the CPU."""
+    rates, _ = play(config, Agent(config.agent, *environment_sizes(config.env, config.seed)).eval())
+    print(f"{config.env.name:<40} {rates['random']:8.0f} steps a second at random, {rates['policy']:8.0f} with the policy", flush=True)
+    return {"environment": config.env.id, "game": config.env.game, "environment_steps_per_second": rates}
 
 
 def executions(config: BenchmarkConfig, device: torch.device, chosen: Execution) -> list[Execution]:
@@ -345,7 +355,10 @@ def main(config: BenchmarkConfig, overrides: list[str]) -> None:
         raise BadInput(f"seconds={config.seconds} was given; give more than 0, and a finite number.")
     if config.modes is not None and not (config.modes and set(config.modes) <= {"eager", "compiled", "captured"}):
         raise BadInput(f"modes={config.modes} was given; give some of eager, compiled, captured.")
-    result = estimate_cards(config) if config.estimate else benchmark(config, overrides)
+    if not config.updates:
+        result = playing(config)
+    else:
+        result = estimate_cards(config) if config.estimate else benchmark(config, overrides)
     if config.output:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         Path(config.output).write_text(json.dumps(result, indent=1) + "\n")
@@ -353,4 +366,4 @@ def main(config: BenchmarkConfig, overrides: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.argv = ["estimate=true" if argument == "--estimate" else argument for argument in sys.argv]
-    command("benchmark", BenchmarkConfig, main)
+    command("benchmark", BenchmarkConfig, main, expand)

@@ -1,13 +1,13 @@
 """Evaluate a saved policy: python scripts/evaluate.py run=<a run's folder, or a checkpoint's> episodes=100."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.checks import check_values, pick_device
 from agent.cli import command
-from agent.evaluate import EvaluationConfig, evaluate
+from agent.evaluate import evaluate
 from agent.previews import write_best_and_median
 from agent.progress import progress
 from agent.results import describe_evaluation, result_path, write_result
@@ -16,8 +16,10 @@ from envs.errors import BadInput
 
 
 @dataclass
-class EvaluateConfig(EvaluationConfig):
+class EvaluateConfig:
     """run: a run's folder (its newest checkpoint is taken) or a checkpoint's
+    episodes, num_envs, temperature, seed, parallel: as in agent/evaluate.py (EvaluationConfig); null: as the run itself
+             is evaluated in the end
     device:  "auto", "cpu", "cuda", …
     random:  play by uniformly random actions instead, the base line
     films:   film the best and the median episode, beside the output
@@ -26,6 +28,11 @@ class EvaluateConfig(EvaluationConfig):
     """
 
     run: str | None = None
+    episodes: int | None = None
+    num_envs: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    parallel: bool | None = None
     device: str = "auto"
     random: bool = False
     films: bool = True
@@ -38,14 +45,16 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
         raise BadInput("No run was given; give run=<a run's folder, or a checkpoint's>.")
     check_values(config, prefix="evaluation.")
     agent, trained, saved = load_agent(config.run, pick_device(config.device), config.env_id)
+    given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel")}
+    settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     policy = "random" if config.random else "agent"
-    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, config)
+    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, settings)
     check_writable(output)
 
-    with progress("evaluate", config.episodes, "episode") as bar:
-        result = evaluate(agent, trained.env, config, bar.update, config.random)
+    with progress("evaluate", settings.episodes, "episode") as bar:
+        result = evaluate(agent, trained.env, settings, bar.update, config.random)
     steps = saved.state["replay"]["steps_added"]
-    about = describe_evaluation(trained, config, policy, saved.folder, saved.epoch, steps)
+    about = describe_evaluation(trained, settings, policy, saved.folder, saved.epoch, steps)
     print_table(about, result.summary())
     write_result(output, about, result)
     print(f"written to {output}")
