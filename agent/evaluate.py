@@ -114,7 +114,7 @@ def evaluate(
             row, ended = player.step(choose)
             positions = envs.get_attr("position") if ended else ()
             if recording:
-                rows.append([torch.as_tensor(column[0]) for column in row])
+                rows.append([torch.as_tensor(np.asarray(column[0])) for column in row])
             for episode in ended:
                 if len(played[episode.env]) < share[episode.env]:
                     played[episode.env].append((episode, Played(seeds[episode.env], positions[episode.env])))

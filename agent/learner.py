@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
@@ -147,8 +146,10 @@ class Learner:
         return self.updates > self.warm_up
 
     def _forward(self, segment: Segment) -> dict[str, Tensor]:
-        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.execution.bf16 else contextlib.nullcontext()
-        with bf16:
+        if not self.execution.bf16:
+            return self.loss(segment)
+        # Without its cache: torch 2.7 keeps casts that were made without gradient, in imagination, and weights then get none.
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             return self.loss(segment)
 
     def _update(self, *tensors: Tensor) -> dict[str, Tensor]:
