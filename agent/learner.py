@@ -82,6 +82,16 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
+def casts_keep_gradients(device: torch.device) -> bool:
+    """Whether autocast's cache may be used: in torch 2.7 a weight that was first cast without gradient, in imagination,
+    gets none afterwards either."""
+    weight = torch.ones(1, 1, device=device, requires_grad=True)
+    with torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad():
+            nn.functional.linear(weight, weight)
+        return nn.functional.linear(weight.detach(), weight).requires_grad
+
+
 @dataclass
 class OptimizerConfig:
     """learning_rate, weight_decay: of AdamW; the decay applies to the weights of linear layers only
@@ -121,6 +131,7 @@ class Learner:
         rate = torch.tensor(config.learning_rate, device=self.device if self.fused else "cpu")  # a tensor, for capture
         self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=execution.mode == "captured")
 
+        self.cached_casts = execution.bf16 and casts_keep_gradients(self.device)
         self.forward = self._forward
         if execution.mode != "eager":
             self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False)
@@ -148,8 +159,7 @@ class Learner:
     def _forward(self, segment: Segment) -> dict[str, Tensor]:
         if not self.execution.bf16:
             return self.loss(segment)
-        # Without its cache: torch 2.7 keeps casts that were made without gradient, in imagination, and weights then get none.
-        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.cached_casts):
             return self.loss(segment)
 
     def _update(self, *tensors: Tensor) -> dict[str, Tensor]:
