@@ -88,6 +88,8 @@ def watch(path: Path, env: EnvConfig, played: Played) -> float:
 
     def frames() -> Iterator[np.ndarray]:
         for observation, reward, _ in game.go_to(played.position):
+            if game.episode < played.position[1]:  # an earlier one of the same game, which a lost life ended
+                continue
             rewards.append(reward)
             yield observation if game.render_mode is None else game.render()
 

@@ -58,6 +58,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     rows = sum(chunk.size for chunk in saved.chunks) if saved else 0
     check_space(config, sketch, activations, image_size, wanted, device, rows)
 
+    torch.compiler.reset()  # what an earlier run of a sweep has compiled: Dynamo keeps eight versions, and refuses a ninth
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, num_actions, image_size).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)

@@ -198,8 +198,9 @@ def read_results(run: Run) -> list[str]:
     except (OSError, ValueError, csv.Error) as error:
         left_out.append(f"{run.folder / 'metrics.csv'}: left out ({reason(error)}).")
         rows = []
-    curve = [(row["step"], row["evaluate/return_mean"]) for row in rows if "evaluate/return_mean" in row]
-    run.curve = [(step, value) for step, value in curve if math.isfinite(value)]
+    # The last epochs learn without playing: of several evaluations at the same step the last one counts.
+    curve = {row["step"]: row["evaluate/return_mean"] for row in rows if "evaluate/return_mean" in row}
+    run.curve = [(step, value) for step, value in curve.items() if math.isfinite(value)]
     found: dict[str, list[SavedEvaluation]] = {"agent": [], "random": []}
     for policy, evaluations in found.items():
         for path in sorted(run.folder.glob(f"evaluation_{policy}_*.json")):

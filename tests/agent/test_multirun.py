@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,3 +78,14 @@ def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
     with pytest.raises(BadInput, match="state.json"):  # damaged: nothing is thrown away
         sweep()
     assert newest.exists()
+
+
+def test_every_run_may_compile(tmp_path):
+    """Dynamo refuses more than some versions of the same function, and all the runs of a sweep may be one process."""
+    double = torch.compile(lambda x: x * 2, backend="eager", fullgraph=True, dynamic=False)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        double(torch.ones(2))
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            double(torch.ones(3))
+        train_in_sweep(tiny(f"sweep={tmp_path}"), ["seed=0"])
+        double(torch.ones(3))
