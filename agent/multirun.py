@@ -55,11 +55,15 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
 
 
 def name_of(overrides: list[str]) -> str:
-    """A folder's name that says what is varied, as in "env.game=Pong,seed=0": the same for the same run only."""
+    """A folder's name that says what is varied, as in "env.game-Pong+seed-0": the same for the same run only.
+
+    It needs no quotes, neither in a shell nor in a value of Hydra's.
+    """
     parsed = [o for o in OverridesParser.create().parse_overrides(overrides) if o.key_or_group not in NOT_IN_THE_NAME]
     # Game and seed first: what a long name loses is its end.
     parsed.sort(key=lambda o: (o.key_or_group not in ("env.game", "seed"), o.input_line))
-    name = quote(",".join(o.input_line for o in parsed) or "default", safe="=,.+[]")
+    pairs = [o.input_line.partition("=") for o in parsed]
+    name = "+".join(f"{quote(key, safe='.')}-{quote(value, safe='.-')}" for key, _, value in pairs) or "default"
     if len(name) <= LONGEST:
         return name
     return f"{name[: LONGEST - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

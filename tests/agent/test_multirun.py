@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +15,9 @@ from tests.tiny import tiny
 
 
 def test_a_name_says_what_is_varied():
-    assert name_of(["seed=1", "experiment=atari100k", "env.game=Pong", "device=cuda:1"]) == "env.game=Pong,seed=1"
+    assert name_of(["seed=1", "experiment=atari100k", "env.game=Pong", "device=cuda:1"]) == "env.game-Pong+seed-1"
     assert name_of(["experiment=catch"]) == "default"
-    assert name_of(["+env.kwargs.path=a/b", "epochs=3"]) == "+env.kwargs.path=a%2Fb,epochs=3"
+    assert name_of(["+env.kwargs.path=a/b", "epochs=3"]) == "%2Benv.kwargs.path-a%2Fb+epochs-3"
 
 
 SETTINGS = st.dictionaries(
@@ -32,6 +33,9 @@ def test_folders_never_collide(one, other):
     assert (names[0] == names[1]) == (said[0] == said[1])
     for name in names:
         assert 0 < len(name) <= LONGEST and "/" not in name and name not in (".", "..")
+        # Given back to a command, it is the value that it is.
+        (override,) = OverridesParser.create().parse_overrides([f"run=runs/atari100k/{name}"])
+        assert override.value() == f"runs/atari100k/{name}" and not override.is_sweep_override()
 
 
 def test_the_order_of_arguments_does_not_matter():
@@ -60,7 +64,7 @@ def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
         train_in_sweep(tiny(f"sweep={tmp_path}"), ["experiment=catch", "seed=0"])
         return capsys.readouterr().out
 
-    folder = tmp_path / "catch" / "seed=0"
+    folder = tmp_path / "catch" / "seed-0"
     (folder / "replay").mkdir(parents=True)  # of a run that was killed before its first checkpoint
     (folder / "metrics.csv").write_text("epoch,step,loss\n7,7,7\n")
     assert f"run folder: {folder}" in sweep()

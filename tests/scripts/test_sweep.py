@@ -47,12 +47,12 @@ def test_a_sweep_is_done_once(place: Path):
     """Folders say what was varied; a second time all is finished, and what is new is done."""
     result = sweep(place, "seed=0,1", "--multirun")
     assert result.code == 0, result.err
-    assert epochs(place) == {"seed=0": 1, "seed=1": 1}
+    assert epochs(place) == {"seed-0": 1, "seed-1": 1}
     assert {path.name for path in place.iterdir()} == {"own", "runs"}
     before = contents(place / "runs" / "tiny")
     result = sweep(place, "seed=0,1,2", "--multirun")
     assert result.code == 0 and result.out.count("left as it is") == 2, result.err
-    assert epochs(place) == {"seed=0": 1, "seed=1": 1, "seed=2": 1}
+    assert epochs(place) == {"seed-0": 1, "seed-1": 1, "seed-2": 1}
     after = contents(place / "runs" / "tiny")
     assert before.items() <= after.items()
 
@@ -61,7 +61,7 @@ def test_a_sweep_that_was_killed_goes_on(place: Path):
     arguments = ("--config-dir=own", "experiment=tiny", "seed=0,1", "--multirun", "epochs=4", "sweep=other")
     (place / "output").mkdir()
     process = start_command("train", arguments, place, place / "output")
-    first, second = (place / "other" / "tiny" / f"seed={seed},epochs=4" for seed in (0, 1))
+    first, second = (place / "other" / "tiny" / f"seed-{seed}+epochs-4" for seed in (0, 1))
     while checkpoint.newest(second) is None and process.is_alive():
         time.sleep(0.01)
     process.kill()
@@ -76,7 +76,7 @@ def test_a_sweep_that_was_killed_goes_on(place: Path):
 def test_one_that_fails_does_not_stop_the_others(place: Path):
     result = sweep(place, "dynamics.steps=99,5", "--multirun")
     assert result.code == 2
-    assert epochs(place) == {"dynamics.steps=5": 1}
+    assert epochs(place) == {"dynamics.steps-5": 1}
     lines = [line for line in result.err.splitlines() if "dynamics.steps=99" in line and "context" in line]
     assert len(lines) == 1 and "Traceback" not in result.err
 
@@ -105,7 +105,7 @@ def test_several_at_a_time(place: Path):
     """By joblib, in processes of their own, which the failure of one leaves alone."""
     result = typed(place, "dynamics.steps=5,99", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert result.code == 2, result.err
-    assert epochs(place) == {"seed=0,dynamics.steps=5": 1, "seed=1,dynamics.steps=5": 1}
+    assert epochs(place) == {"seed-0+dynamics.steps-5": 1, "seed-1+dynamics.steps-5": 1}
     assert result.err.count("steps=99") >= 2
 
 
@@ -115,7 +115,7 @@ def test_on_a_ray_cluster_of_this_machine(place: Path):
         place, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"
     )
     assert result.code == 0, result.err
-    assert epochs(place) == {"seed=0": 1, "seed=1": 1}
+    assert epochs(place) == {"seed-0": 1, "seed-1": 1}
 
 
 SBATCH = """#!/bin/sh
@@ -163,4 +163,4 @@ def test_on_slurm(place: Path, monkeypatch):
     script = (place / "job.sh").read_text()
     for line in ("--array=0-1", "--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=8", "--time=1440", "--signal=USR2@"):
         assert re.search(rf"^#SBATCH {re.escape(line)}", script, re.MULTILINE), line
-    assert epochs(place) == {"seed=0": 1, "seed=1": 1}
+    assert epochs(place) == {"seed-0": 1, "seed-1": 1}
