@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def command(
         if not sweeping():  # past Hydra, which would print a line of its own
             failures.append(error)
             return
+        if not isinstance(error, BadInput | NonFinite):
+            traceback.print_exception(error)
         refuse(f"{HydraConfig.get().job.override_dirname}: {error}")
         raise error  # to the process that started this one, maybe
 
@@ -71,7 +74,7 @@ def command(
             hydra_main()
         except (BadInput, NonFinite) as error:  # of a sweep's run, which has said so
             sys.exit(2 if isinstance(error, BadInput) else 1)
-        except (HydraException, OmegaConfBaseException) as error:  # main's own are in `failures`: the command line's
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # of the command line: main's are in `failures`
             raise BadInput(explain(error, schema)) from error
         if failures:
             raise failures[0]
