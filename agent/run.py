@@ -8,7 +8,9 @@ import datetime
 import itertools
 import platform
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +35,7 @@ from envs.vector import EnvConfig, closing, make_single
 
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
 CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outlive a run that was killed by a moment
+INTERRUPT_SECONDS = 3.0
 MAY_CHANGE = (
     "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "final_episodes",
     "checkpoint_every", "keep", "logger",
@@ -73,7 +76,7 @@ def run(
     """The run itself, in a folder that is its own. Raises NonFinite."""
     trainer = Trainer(config, folder, agent, execution)
     try:
-        with closing(trainer.envs):
+        with closing(trainer.envs), interruptible():
             if saved is not None:
                 trainer.load(saved)  # verifies all of it; only then is anything written
                 if (newest := checkpoint.newest(folder)) != saved.folder:
@@ -97,6 +100,26 @@ def run(
         trainer.logger.close()
         with contextlib.suppress(OSError):  # where nothing was written, nothing is left
             (folder / "replay").rmdir()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends what is within, also where a library swallows KeyboardInterrupt: it is raised again until it is heard."""
+    if threading.current_thread() is not threading.main_thread():  # where there are no signals
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_SECONDS)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

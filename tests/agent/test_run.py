@@ -1,7 +1,10 @@
 """Runs started, resumed and refused, in this process. tests/scripts/ does it by the command."""
 
+import contextlib
 import csv
 import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import torch
 
 from agent import checkpoint
 from agent.logger import read_metrics
-from agent.run import load_agent, make_folder, resumed_config, run_folder, train
+from agent.run import interruptible, load_agent, make_folder, resumed_config, run_folder, train
 from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import TINY_CRAFTER, tiny
@@ -201,3 +204,14 @@ def test_load_agent(four):
     older, _, saved = load_agent(four / "checkpoints" / "epoch_000001", torch.device("cpu"))
     assert saved.epoch == 1
     assert not torch.equal(older.policy.actor.weight, agent.policy.actor.weight)
+
+
+def test_an_interrupt_that_is_swallowed_comes_again(monkeypatch):
+    monkeypatch.setattr("agent.run.INTERRUPT_SECONDS", 0.05)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(10)
+    assert signal.getsignal(signal.SIGINT) is before
+    time.sleep(0.1)  # and not once more
