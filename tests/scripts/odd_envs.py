@@ -63,7 +63,7 @@ class Unseeded(Odd):
 
     def reset(self, *, seed=None, options=None):
         result = super().reset()
-        self.end = self.np_random.integers(2, 12)
+        self.end = self.np_random.integers(5, 40)  # long, so that hardly ever all of them have just ended
         return result
 
     def step(self, action):
