@@ -31,6 +31,7 @@ class AtariEnv(gymnasium.Env):
       filter, and of both the elementwise maximum; after the first no-ops, and if the game ends with the step's first
       frame, one frame alone;
     - action: one of the game's own (3 to 18), in ALE's order, 0 does nothing; or one of all 18;
+      `action_meanings` are ALE's names for them;
     - reward: the score gained, summed over the step's frames and not clipped;
     - terminated: the game is over, or a life was lost while others remain (`end_on_life_loss`);
     - truncated: the game has had `max_frames` raw frames and is not over;
@@ -113,6 +114,7 @@ class AtariEnv(gymnasium.Env):
         self._seen = self._screens[:1]
         self._draw = self._ale.getScreenGrayscale if grayscale else self._ale.getScreenRGB
         self._actions = self._ale.getLegalActionSet() if full_action_space else self._ale.getMinimalActionSet()
+        self.action_meanings = tuple(action.name for action in self._actions)
         self.action_space = gymnasium.spaces.Discrete(len(self._actions))
         self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
 

@@ -33,6 +33,7 @@ class CatchEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+    action_meanings = ("left", "stay", "right")
 
     def __init__(self, render_mode: str | None = None):
         self.render_mode = render_mode

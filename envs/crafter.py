@@ -21,7 +21,7 @@ class CrafterEnv(gymnasium.Env):
     """Survive and unlock 22 achievements, seen from above.
 
     - observation: `[64, 64, 3]` uint8 in 0..255;
-    - action: one of 17, in the order of `crafter.constants.actions`;
+    - action: one of 17, in the order of `crafter.constants.actions`, which are `action_meanings`;
     - reward: +1 for each step that unlocks achievements not yet unlocked in this episode, and
       ±0.1 for each health point gained or lost;
     - terminated: the player's health is 0; truncated: it lives, and `length` steps are over;
@@ -48,7 +48,8 @@ class CrafterEnv(gymnasium.Env):
             )
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Discrete(len(crafter.constants.actions))
+        self.action_meanings = tuple(crafter.constants.actions)
+        self.action_space = gymnasium.spaces.Discrete(len(self.action_meanings))
         self._game = _deterministic_game(length)
 
     def reset(

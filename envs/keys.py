@@ -1,0 +1,89 @@
+"""Which keys of a keyboard are which action."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gymnasium
+
+from envs.errors import BadInput
+
+# Keys by the names that pygame gives them. Crafter's are those of its own window, Atari's those of ALE, with arrows.
+CATCH = {"left": ("left",), "stay": (), "right": ("right",)}
+CRAFTER = {
+    "noop": (), "move_left": ("left",), "move_right": ("right",), "move_up": ("up",), "move_down": ("down",),
+    "do": ("space",), "sleep": ("tab",),
+    "place_stone": ("r",), "place_table": ("t",), "place_furnace": ("f",), "place_plant": ("p",),
+    "make_wood_pickaxe": ("1",), "make_stone_pickaxe": ("2",), "make_iron_pickaxe": ("3",),
+    "make_wood_sword": ("4",), "make_stone_sword": ("5",), "make_iron_sword": ("6",),
+}  # fmt: skip
+ATARI = {
+    height + side + fire or "NOOP": tuple(key for key in (height.lower(), side.lower(), fire and "space") if key)
+    for height in ("", "UP", "DOWN") for side in ("", "LEFT", "RIGHT") for fire in ("", "FIRE")
+}  # fmt: skip
+OTHERS = string.digits + string.ascii_lowercase  # a key for each action, where nothing is known of them
+SAME_AS = {"w": "up", "a": "left", "s": "down", "d": "right"}
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """names:   of the actions, in their order
+    combinations: the keys to hold for each; none: the action of a moment without keys
+    """
+
+    names: tuple[str, ...]
+    combinations: tuple[tuple[str, ...], ...]
+
+    def action(self, held: Sequence[str]) -> int:
+        """The action of the keys that are held, given in the order in which they were pressed.
+
+        Of the actions whose keys are all among them the one with the most keys; of two the one that was
+        pressed last. W, A, S and D are arrows, where there are arrows.
+        """
+        arrows = any("left" in keys for keys in self.combinations)
+        pressed = [SAME_AS.get(key, key) if arrows else key for key in held]
+        order = {key: i for i, key in enumerate(pressed)}
+
+        def precedence(action: int) -> tuple[int, list[int]]:
+            keys = self.combinations[action]
+            return len(keys), sorted((order[key] for key in keys), reverse=True)
+
+        possible = [a for a, keys in enumerate(self.combinations) if set(keys) <= set(pressed)]
+        return max(possible, key=precedence, default=self.rest)
+
+    @property
+    def rest(self) -> int:
+        """The action of a moment without keys: the one that needs none, or else the first."""
+        return self.combinations.index(()) if () in self.combinations else 0
+
+    def legend(self) -> list[tuple[str, str]]:
+        """(keys, name) of each action, to be read by a person."""
+        lines = []
+        for action, (name, keys) in enumerate(zip(self.names, self.combinations, strict=True)):
+            ways = [" + ".join(keys)] if keys else []
+            lines.append((" or ".join([*ways, "no key"] if action == self.rest else ways), name))
+        return lines
+
+
+def action_names(env: gymnasium.Env) -> tuple[str, ...]:
+    """What the environment calls its actions (its `action_meanings`); "action 0", "action 1", … if it has no names."""
+    number = int(env.action_space.n)
+    names = getattr(env.unwrapped, "action_meanings", ())
+    return tuple(names) if len(names) == number else tuple(f"action {i}" for i in range(number))
+
+
+def key_map(names: Sequence[str]) -> KeyMap:
+    """The keys for actions with these names: a game's own where they are known, else 0 to 9 and then a to z.
+
+    Raises:
+        BadInput: there are more unknown actions than such keys.
+    """
+    for known in (CATCH, CRAFTER, ATARI):
+        if set(names) <= set(known):
+            return KeyMap(tuple(names), tuple(known[name] for name in names))
+    if len(names) > len(OTHERS):
+        raise BadInput(
+            f"The environment has {len(names)} actions, but a keyboard has keys here for {len(OTHERS)} without a map of "
+            "their own: add one to envs/keys.py, or give by=agent."
+        )
+    return KeyMap(tuple(names), tuple((key,) for key in OTHERS[: len(names)]))

@@ -1,0 +1,82 @@
+import ale_py
+import gymnasium
+import pytest
+
+import envs  # noqa: F401
+from envs.errors import BadInput
+from envs.keys import ATARI, KeyMap, action_names, key_map
+
+
+def check_every_action_has_keys(keys: KeyMap) -> None:
+    """Its own, told from every other's, however they are pressed."""
+    assert len(set(map(frozenset, keys.combinations))) == len(keys.names) == len(keys.combinations)
+    for action, combination in enumerate(keys.combinations):
+        assert keys.action(combination) == keys.action(combination[::-1]) == action
+    legend = keys.legend()
+    assert [name for _, name in legend] == list(keys.names) and all(held for held, _ in legend)
+    assert sum("no key" in held for held, _ in legend) == 1 and "no key" in legend[keys.rest][0]
+
+
+def test_crafter():
+    import crafter
+
+    names = action_names(gymnasium.make("deltadream/Crafter-v1"))
+    assert list(names) == crafter.constants.actions
+    keys = key_map(names)
+    check_every_action_has_keys(keys)
+    assert names[keys.action([])] == "noop"
+    assert names[keys.action(["space"])] == "do" and names[keys.action(["a"])] == names[keys.action(["left"])] == "move_left"
+    assert names[keys.action(["up", "left"])] == "move_left" and names[keys.action(["left", "up"])] == "move_up"
+    assert names[keys.action(["x", "return"])] == "noop"
+
+
+def test_catch():
+    keys = key_map(action_names(gymnasium.make("deltadream/Catch-v0")))
+    check_every_action_has_keys(keys)
+    assert [keys.action(held) for held in (["left"], [], ["right"], ["d"])] == [0, 1, 2, 2]
+
+
+def test_all_atari_action_sets():
+    """Of every game of ALE for one player, and all 18 actions."""
+    games = [spec.kwargs["game"] for id, spec in gymnasium.registry.items() if id.startswith("ALE/") and id.endswith("-v5")]
+    ale = ale_py.ALEInterface()
+    ale.loadROM(ale_py.roms.get_rom_path("pong"))
+    full = tuple(action.name for action in ale.getLegalActionSet())
+    assert set(full) == set(ATARI) and len(full) == 18
+    action_sets = {full}
+    for game in games:
+        ale.loadROM(ale_py.roms.get_rom_path(game))
+        action_sets.add(tuple(action.name for action in ale.getMinimalActionSet()))
+    assert len(action_sets) > 20
+    for names in action_sets:
+        keys = key_map(names)
+        check_every_action_has_keys(keys)
+        for name, combination in zip(names, keys.combinations, strict=True):
+            assert set(combination) == {key for part, key in
+                                        {"UP": "up", "DOWN": "down", "LEFT": "left", "RIGHT": "right", "FIRE": "space"}.items()
+                                        if part in name}  # fmt: skip
+
+
+def test_the_environment_names_ales_actions():
+    env = gymnasium.make("deltadream/Atari-v0", game="Pong")
+    assert action_names(env) == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    assert len(action_names(gymnasium.make("deltadream/Atari-v0", game="Pong", full_action_space=True))) == 18
+
+
+def test_more_keys_than_a_game_knows():
+    keys = key_map(("NOOP", "FIRE", "UP", "LEFT"))
+    assert keys.action(["up", "space"]) == 1 and keys.action(["space", "up"]) == 2  # no UPFIRE: what came last
+    assert keys.action(["a", "d"]) == 3
+
+
+def test_actions_without_names():
+    class Unnamed(gymnasium.Env):
+        action_space = gymnasium.spaces.Discrete(12)
+
+    names = action_names(Unnamed())
+    keys = key_map(names)
+    check_every_action_has_keys(keys)
+    assert names[11] == "action 11"
+    assert [keys.action(held) for held in ([], ["0"], ["9"], ["a"], ["b"], ["x"], ["1", "2"])] == [0, 0, 9, 10, 11, 0, 2]
+    with pytest.raises(BadInput, match="37 actions.*36.*by=agent"):
+        key_map([f"action {i}" for i in range(37)])
