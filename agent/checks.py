@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,6 +154,13 @@ def pick_device(name: str) -> torch.device:
         there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise BadInput(f"device={name} is not on this machine; choose one of {', '.join(there)}.") from error
     return device
+
+
+def check_writable(key: str, path: Path) -> None:
+    """Raises BadInput, before any work, if the file `key`=`path` could not be written."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(path if path.exists() else above, os.W_OK):
+        raise BadInput(f"{key}={path} cannot be written; give {key}=<a file in a folder that you may write to>.")
 
 
 def check_space(

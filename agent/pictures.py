@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import colorsys
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.errors import BadInput
+
+FORMATS = (".mp4", ".gif")
 
 BACKGROUND = (22, 24, 29)
 BRIGHT = (236, 238, 242)
@@ -27,6 +30,8 @@ MARGIN = 10  # around everything
 CAPTION = 22  # height of a line of text above a frame
 CELL = 24  # height of a cell that shows a token
 CELL_WIDTH = 29  # the least that holds four digits
+VALUE = 38  # height of a value with its name above it
+KEY_LINE = 17  # height of a line of the list of keys
 
 
 def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> np.ndarray:
@@ -87,12 +92,63 @@ def side_by_side(
             draw.text((MARGIN, y + CAPTION // 2), caption, BRIGHT, font, anchor="lm")
             canvas.paste(_enlarged(film[t], scale), (MARGIN, y + CAPTION))
         draw.text((MARGIN + width, MARGIN // 2 + CAPTION // 2), f"step {t}", DIM, font, anchor="rm")
-        for i, line in enumerate(lines):
-            y = MARGIN // 2 + CAPTION + height + MARGIN + i * (CELL + GAP)
-            for token, x, w in zip(tokens[t, line], *_cells(len(line), width), strict=True):
-                _draw_token(draw, int(token), (MARGIN + x, y, MARGIN + x + w - 1, y + CELL - 1), digits)
+        if lines:
+            _draw_tokens(draw, tokens[t], (MARGIN, MARGIN // 2 + CAPTION + height + MARGIN), width, digits)
         frames.append(np.asarray(canvas))
     return np.stack(frames)
+
+
+class Panel(NamedTuple):
+    """A frame with what is known of it.
+
+    frame:         [H, W, 3] uint8
+    caption, note: above it, at the left and at the right
+    values:        name -> what to write, in a row below it
+    tokens:        [K] integers below the values, or none; negative: an empty cell
+    """
+
+    frame: np.ndarray
+    caption: str
+    note: str
+    values: Mapping[str, str]
+    tokens: np.ndarray | Sequence[int] = ()
+
+
+def scene(
+    panels: Sequence[Panel], title: str, note: str, keys: Sequence[tuple[str, str]] = (), marked: int | None = None,
+    scale: int = 6,
+) -> np.ndarray:
+    """Panels beside one another, and a list of keys at the right.
+
+    title, note: above all, at the left and at the right
+    keys:        (keys, what they do) a line; the line `marked` is bright
+    Returns [h, w, 3] uint8, h and w even; both depend on shapes, numbers and keys only.
+    """
+    fonts = {size: _font(size) for size in (11, 13, 14)}
+    widths = [panel.frame.shape[1] * scale for panel in panels]
+    heights = [
+        CAPTION + panel.frame.shape[0] * scale + VALUE + len(_lines(len(panel.tokens), width)) * (CELL + GAP)
+        for panel, width in zip(panels, widths, strict=True)
+    ]
+    right = MARGIN + sum(widths) + MARGIN * (len(panels) - 1)  # of the last panel
+    columns = [max((round(fonts[13].getlength(line[i])) for line in keys), default=0) for i in (0, 1)]
+    width = right + MARGIN + (sum(columns) + 3 * MARGIN if keys else 0)
+    top = MARGIN // 2 + CAPTION
+    height = top + max(*heights, CAPTION + len(keys) * KEY_LINE) + MARGIN
+    canvas = _canvas(width + width % 2, height + height % 2)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, top - CAPTION // 2), title, BRIGHT, fonts[14], anchor="lm")
+    draw.text((right, top - CAPTION // 2), note, BRIGHT, fonts[14], anchor="rm")
+    x = MARGIN
+    for panel, width in zip(panels, widths, strict=True):
+        _draw_panel(canvas, draw, panel, (x, top), scale, fonts)
+        x += width + MARGIN
+    for i, (held, meaning) in enumerate(keys):
+        colour = BRIGHT if i == marked else DIM
+        y = top + CAPTION + i * KEY_LINE + KEY_LINE // 2
+        draw.text((x + MARGIN, y), held, colour, fonts[13], anchor="lm")
+        draw.text((x + 2 * MARGIN + columns[0], y), meaning, colour, fonts[13], anchor="lm")
+    return np.asarray(canvas)
 
 
 def token_colour(token: int) -> tuple[int, int, int]:
@@ -110,7 +166,7 @@ def write_video(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: floa
     multiple of 10 ms, and equal frames in a row become one that stays longer.
     """
     path = Path(path)
-    if path.suffix not in (".mp4", ".gif"):
+    if path.suffix not in FORMATS:
         raise BadInput(f"{path} does not end in .mp4 or .gif; choose one of these two formats by the file's name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
@@ -172,6 +228,28 @@ def _cells(number: int, width: int) -> tuple[list[int], list[int]]:
     """(left edges, widths) of `number` cells that fill `width` pixels exactly, GAP apart."""
     edges = np.linspace(0, width + GAP, number + 1).round().astype(int)
     return edges[:-1].tolist(), (np.diff(edges) - GAP).tolist()
+
+
+def _draw_panel(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, at: tuple[int, int], scale: int, fonts
+) -> None:
+    x, y = at
+    height, width = panel.frame.shape[0] * scale, panel.frame.shape[1] * scale
+    draw.text((x, y + CAPTION // 2), panel.caption, BRIGHT, fonts[13], anchor="lm")
+    draw.text((x + width, y + CAPTION // 2), panel.note, DIM, fonts[13], anchor="rm")
+    canvas.paste(_enlarged(panel.frame, scale), (x, y + CAPTION))
+    y += CAPTION + height
+    for (name, value), left in zip(panel.values.items(), _cells(len(panel.values), width)[0], strict=True):
+        draw.text((x + left, y + 10), name, DIM, fonts[11], anchor="lm")
+        draw.text((x + left, y + 25), value, BRIGHT, fonts[14], anchor="lm")
+    _draw_tokens(draw, panel.tokens, (x, y + VALUE), width, fonts[11])
+
+
+def _draw_tokens(draw: ImageDraw.ImageDraw, tokens: Sequence[int], at: tuple[int, int], width: int, font) -> None:
+    for i, line in enumerate(_lines(len(tokens), width)):
+        top = at[1] + i * (CELL + GAP)
+        for k, x, w in zip(line, *_cells(len(line), width), strict=True):
+            _draw_token(draw, int(tokens[k]), (at[0] + x, top, at[0] + x + w - 1, top + CELL - 1), font)
 
 
 def _draw_token(draw: ImageDraw.ImageDraw, token: int, box: tuple[int, int, int, int], font) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from agent.evaluate import Evaluation, Played
 from agent.imagination import dream
 from agent.pictures import side_by_side, strip, write_video
 from agent.segment import Segment
-from envs.vector import EnvConfig, make_single
+from envs.vector import EnvConfig, make_rendered
 
 COLUMNS = 12
 DREAM_STEPS = 100
@@ -81,10 +80,7 @@ def write_best_and_median(stem: Path, env: EnvConfig, result: Evaluation) -> lis
 def watch(path: Path, env: EnvConfig, played: Played) -> float:
     """Play an episode again and film it, as the environment renders it or else as the agent saw it. Returns its return."""
     rewards = []
-    game = make_single(env, played.seed)
-    if "rgb_array" in game.metadata.get("render_modes", []):
-        game.close()
-        game = make_single(dataclasses.replace(env, kwargs=env.kwargs | {"render_mode": "rgb_array"}), played.seed)
+    game = make_rendered(env, played.seed)
 
     def frames() -> Iterator[np.ndarray]:
         for observation, reward, _ in game.go_to(played.position):

@@ -227,17 +227,18 @@ def check_trusted(env_config: EnvConfig, given: str | None, key: str) -> None:
 
 
 def load_agent(
-    path: str | Path, device: torch.device, env_id: str | None = None
+    path: str | Path, device: torch.device, env_id: str | None = None, key: str = "env_id"
 ) -> tuple[Agent, TrainConfig, checkpoint.Checkpoint]:
     """The agent of a run (its newest checkpoint) or of a checkpoint's folder, in evaluation mode.
 
     env_id: of its environment, where that is "module:name" (`check_trusted`)
+    key:    under which the command line gives it
 
     Raises BadInput if there is none, or if its files are not as they were written.
     """
     saved = checkpoint.load(Path(path), only=["agent"])
     config = config_from_state(saved.state)
-    check_trusted(config.env, env_id, "env_id")
+    check_trusted(config.env, env_id, key)
     agent = Agent(config.agent, saved.state["num_actions"], saved.state["image_size"])
     try:
         agent.load_state_dict(saved.tensors["agent"])

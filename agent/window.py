@@ -31,7 +31,8 @@ class Window:
         self._pygame = pygame
         self._title = title
         self._held: list[str] = []  # in the order in which they were pressed
-        self._released: list[str] = []  # since `pressed` was last asked
+        self._tapped: list[str] = []  # the same, pressed and released since `pressed` was last asked
+        self._new: set[str] = set()  # pressed since then
         try:
             if not sees_a_screen():
                 raise pygame.error("no display")
@@ -64,23 +65,24 @@ class Window:
         return all([self._hear(event) for event in pygame.event.get()])
 
     def pressed(self) -> list[str]:
-        """The keys held now, and those held for a moment since the last call, in the order of pressing."""
-        keys = self._held.copy()
-        self._held = [key for key in self._held if key not in self._released]
-        self._released = []
+        """The keys held now, and those that were only tapped since the last call, each in the order of pressing."""
+        keys = [*self._held, *(key for key in self._tapped if key not in self._held)]
+        self._tapped, self._new = [], set()
         return keys
 
     def _hear(self, event) -> bool:
         """Remember what an event says of keys; False if it ends the game."""
         pygame = self._pygame
         if event.type == pygame.KEYDOWN:
-            key = pygame.key.name(event.key)
-            self._held = [*(other for other in self._held if other != key), key]
-            self._released = [other for other in self._released if other != key]
+            self._held.append(pygame.key.name(event.key))
+            self._new.add(self._held[-1])
         elif event.type == pygame.KEYUP:
-            self._released.append(pygame.key.name(event.key))
+            key = pygame.key.name(event.key)
+            self._held = [other for other in self._held if other != key]
+            if key in self._new:  # too short for a step to notice
+                self._tapped.append(key)
         elif event.type == pygame.WINDOWFOCUSLOST:  # what is released elsewhere is not heard
-            self._held, self._released = [], []
+            self._held, self._tapped = [], []
         return event.type != pygame.QUIT and not (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE)
 
 

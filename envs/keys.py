@@ -66,7 +66,7 @@ class KeyMap:
 
 
 def action_names(env: gymnasium.Env) -> tuple[str, ...]:
-    """What the environment calls its actions (its `action_meanings`); "action 0", "action 1", … if it has no names."""
+    """What the environment calls its actions (`action_meanings`), or else "action 0", "action 1", …"""
     number = int(env.action_space.n)
     names = getattr(env.unwrapped, "action_meanings", ())
     return tuple(names) if len(names) == number else tuple(f"action {i}" for i in range(number))
@@ -83,7 +83,7 @@ def key_map(names: Sequence[str]) -> KeyMap:
             return KeyMap(tuple(names), tuple(known[name] for name in names))
     if len(names) > len(OTHERS):
         raise BadInput(
-            f"The environment has {len(names)} actions, but a keyboard has keys here for {len(OTHERS)} without a map of "
-            "their own: add one to envs/keys.py, or give by=agent."
+            f"The environment has {len(names)} actions, but a keyboard has keys here for {len(OTHERS)} without a map "
+            "of their own: add one to envs/keys.py, or give by=agent."
         )
     return KeyMap(tuple(names), tuple((key,) for key in OTHERS[: len(names)]))

@@ -84,6 +84,15 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
         raise
 
 
+def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
+    """As `make_single`, with `render_mode` "rgb_array" if the environment has it."""
+    env = make_single(config, seed)
+    if "rgb_array" not in env.metadata.get("render_modes", []):
+        return env
+    env.close()
+    return make_single(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}), seed)
+
+
 def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
     """One environment for each seed, stepped together.
 

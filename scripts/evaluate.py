@@ -1,11 +1,10 @@
 """Evaluate a saved policy: python scripts/evaluate.py run=<a run's folder, or a checkpoint's> episodes=100."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.checks import check_values, pick_device
+from agent.checks import check_values, check_writable, pick_device
 from agent.cli import command
 from agent.evaluate import evaluate
 from agent.previews import write_best_and_median
@@ -49,7 +48,7 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     policy = "random" if config.random else "agent"
     output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, settings)
-    check_writable(output)
+    check_writable("output", output)
 
     with progress("evaluate", settings.episodes, "episode") as bar:
         result = evaluate(agent, trained.env, settings, bar.update, config.random)
@@ -61,13 +60,6 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     if config.films:
         for film in write_best_and_median(output.with_suffix(""), trained.env, result):
             print(f"film: {film}")
-
-
-def check_writable(output: Path) -> None:
-    """Raises BadInput before an evaluation whose results could not be written."""
-    above = next(parent for parent in output.absolute().parents if parent.exists())
-    if output.is_dir() or not above.is_dir() or not os.access(output if output.exists() else above, os.W_OK):
-        raise BadInput(f"output={output} cannot be written; give output=<a file in a folder that you may write to>.")
 
 
 def print_table(about: dict[str, Any], summary: dict[str, float]) -> None:

@@ -228,3 +228,7 @@ class DeltaWorld:
         dynamics = self.dynamics
         rewards = dynamics.reward_code.sample(dynamics.reward_head(outlook), select)
         return rewards, select(dynamics.end_head(outlook)).bool()
+
+    def end_probability(self, outlook: Tensor) -> Tensor:
+        """That by which `outcome` samples the end. outlook: [..., width] -> [...] float32."""
+        return self.dynamics.end_head(outlook).float().softmax(dim=-1)[..., 1]

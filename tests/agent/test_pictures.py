@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.pictures import BACKGROUND, CAPTION, GAP, MARGIN, side_by_side, strip, token_colour, write_video
+from agent.pictures import (
+    BACKGROUND, CAPTION, GAP, MARGIN, VALUE, Panel, scene, side_by_side, strip, token_colour, write_video,
+)  # fmt: skip
 from envs.errors import BadInput
 
 
@@ -84,6 +86,29 @@ def test_side_by_side_refuses_films_that_differ() -> None:
     for bottom, tokens in [(random_frames(3), None), (random_frames(2, 32), None), (random_frames(2), np.zeros((1, 4)))]:
         with pytest.raises(ValueError, match="differ"):
             side_by_side(random_frames(2), bottom, tokens=tokens)
+
+
+def test_scene_places_every_pixel() -> None:
+    frames = random_frames(2, 20, 64)
+    real = Panel(frames[0], "reality", "", {"reward": "1"})
+    panels = [real, Panel(frames[1], "dream", "2 steps", {"end": "0"}, [3, -1])]
+    keys = [("left", "go left"), ("space", "fire"), *[("x", "more")] * 10]
+    plain = scene(panels, "step 3", "left", scale=2)
+    first, second = (scene(panels, "step 3", "left", keys, marked, scale=2) for marked in (0, 1))
+    y, beside = MARGIN // 2 + 2 * CAPTION, 2 * MARGIN + 128
+    for picture in (plain, first):
+        assert picture.dtype == np.uint8 and picture.shape[0] % 2 == picture.shape[1] % 2 == 0
+        for x, frame in ((MARGIN, frames[0]), (beside, frames[1])):
+            assert np.array_equal(picture[y : y + 40, x : x + 128], enlarged(frame, 2))
+        below = picture[y + 40 + VALUE :]
+        assert (below[:, beside : beside + 128] == token_colour(3)).all(-1).any()
+        assert (below[:, :beside] == BACKGROUND).all()
+    assert plain.shape[1] == beside + 128 + MARGIN
+    # The list is as high as it needs to be, and of two lists only the bright lines differ.
+    assert first.shape == second.shape and first.shape[0] > plain.shape[0] and first.shape[1] > plain.shape[1] + 80
+    rows = np.flatnonzero((first != second).any((1, 2)))
+    assert len(rows) and rows.min() >= y and rows.max() < y + 40
+    assert (first[:, : plain.shape[1]] == second[:, : plain.shape[1]]).all()
 
 
 def test_token_colours_differ() -> None:

@@ -25,7 +25,8 @@ def test_crafter():
     keys = key_map(names)
     check_every_action_has_keys(keys)
     assert names[keys.action([])] == "noop"
-    assert names[keys.action(["space"])] == "do" and names[keys.action(["a"])] == names[keys.action(["left"])] == "move_left"
+    assert names[keys.action(["space"])] == "do"
+    assert names[keys.action(["a"])] == names[keys.action(["left"])] == "move_left"
     assert names[keys.action(["up", "left"])] == "move_left" and names[keys.action(["left", "up"])] == "move_up"
     assert names[keys.action(["x", "return"])] == "noop"
 
@@ -38,7 +39,7 @@ def test_catch():
 
 def test_all_atari_action_sets():
     """Of every game of ALE for one player, and all 18 actions."""
-    games = [spec.kwargs["game"] for id, spec in gymnasium.registry.items() if id.startswith("ALE/") and id.endswith("-v5")]
+    games = [s.kwargs["game"] for id, s in gymnasium.registry.items() if id.startswith("ALE/") and id.endswith("-v5")]
     ale = ale_py.ALEInterface()
     ale.loadROM(ale_py.roms.get_rom_path("pong"))
     full = tuple(action.name for action in ale.getLegalActionSet())
@@ -51,10 +52,9 @@ def test_all_atari_action_sets():
     for names in action_sets:
         keys = key_map(names)
         check_every_action_has_keys(keys)
+        parts = {"UP": "up", "DOWN": "down", "LEFT": "left", "RIGHT": "right", "FIRE": "space"}
         for name, combination in zip(names, keys.combinations, strict=True):
-            assert set(combination) == {key for part, key in
-                                        {"UP": "up", "DOWN": "down", "LEFT": "left", "RIGHT": "right", "FIRE": "space"}.items()
-                                        if part in name}  # fmt: skip
+            assert set(combination) == {key for part, key in parts.items() if part in name}
 
 
 def test_the_environment_names_ales_actions():
@@ -77,6 +77,7 @@ def test_actions_without_names():
     keys = key_map(names)
     check_every_action_has_keys(keys)
     assert names[11] == "action 11"
-    assert [keys.action(held) for held in ([], ["0"], ["9"], ["a"], ["b"], ["x"], ["1", "2"])] == [0, 0, 9, 10, 11, 0, 2]
+    held = [], ["0"], ["9"], ["a"], ["b"], ["x"], ["1", "2"]
+    assert list(map(keys.action, held)) == [0, 0, 9, 10, 11, 0, 2]
     with pytest.raises(BadInput, match="37 actions.*36.*by=agent"):
         key_map([f"action {i}" for i in range(37)])

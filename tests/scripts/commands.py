@@ -23,16 +23,19 @@ class Result(NamedTuple):
     err: str
 
 
-def start_command(script: str, arguments: tuple[str, ...], cwd: Path, output: Path) -> multiprocessing.Process:
+def start_command(
+    script: str, arguments: tuple[str, ...], cwd: Path, output: Path, environment: dict[str, str] = {}
+) -> multiprocessing.Process:
     """scripts/<script>.py in a process and a session of its own; what it prints goes to <output>/out and err."""
-    process = forks.Process(target=_child, args=(script, arguments, str(cwd), str(output)))
+    process = forks.Process(target=_child, args=(script, arguments, str(cwd), str(output), environment))
     process.start()
     return process
 
 
-def run_command(script: str, arguments: tuple[str, ...], cwd: Path) -> Result:
+def run_command(script: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str] = {}) -> Result:
+    """environment: variables to set, empty ones as if they were not there"""
     with tempfile.TemporaryDirectory() as output:
-        process = start_command(script, arguments, cwd, Path(output))
+        process = start_command(script, arguments, cwd, Path(output), environment)
         process.join(SECONDS)
         if process.is_alive():
             process.kill()
@@ -48,12 +51,19 @@ def evaluate(*arguments: str, cwd: Path) -> Result:
     return run_command("evaluate", arguments, cwd)
 
 
-def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str) -> None:
+def play(*arguments: str, cwd: Path, screen: str = "") -> Result:
+    """screen: SDL's name for what to draw on, "dummy" for a window that nobody sees; without one there is none"""
+    environment = {"SDL_VIDEODRIVER": screen, "SDL_VIDEO_DRIVER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    return run_command("play", arguments, cwd, environment)
+
+
+def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str, environment: dict[str, str]) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # Python's own, as if the command had been typed
     os.chdir(cwd)
+    os.environ.update(environment)
     sys.argv = [f"scripts/{script}.py", *arguments]
     runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
 
