@@ -49,8 +49,8 @@ def command(
     failures: list[Exception] = []
 
     def fail(error: Exception) -> None:
+        failures.append(error)
         if not sweeping():  # past Hydra, which would print a line of its own
-            failures.append(error)
             return
         if not isinstance(error, BadInput | NonFinite):
             traceback.print_exception(error)
@@ -74,7 +74,9 @@ def command(
             hydra_main()
         except (BadInput, NonFinite) as error:  # of a sweep's run, which has said so
             sys.exit(2 if isinstance(error, BadInput) else 1)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:  # of the command line: main's are in `failures`
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # of the command line, not of main
+            if any(error is failure for failure in failures):
+                raise
             raise BadInput(explain(error, schema)) from error
         if failures:
             raise failures[0]
@@ -135,7 +137,7 @@ def explain(error: Exception, schema: type) -> str:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
     message = str(cause).splitlines()[0].rstrip(".")
-    if key and key.startswith("env.kwargs."):
+    if key and key.startswith(("env.kwargs.", "env.evaluation_kwargs.")):
         return f"{key} is not set yet, so add it with a plus: +{key}=value."
     if key and ("not in" in message or "Could not override" in str(error)) and "converted" not in message:
         near = difflib.get_close_matches(key, all_keys(schema), n=2, cutoff=0.5)

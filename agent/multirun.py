@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
@@ -10,13 +11,17 @@ from urllib.parse import quote
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent import checkpoint
+from agent.checks import flatten
 from agent.config import TrainConfig
-from agent.run import claim, contents, train
+from agent.run import MAY_CHANGE, claim, config_from_state, train
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 
 # What says where and how a run is computed, and not what comes out of it.
 NOT_IN_THE_NAME = ("experiment", "sweep", "device", "logger", "keep", "checkpoint_every", "env.parallel", "evaluation.parallel")
+# What a run writes before its first checkpoint.
+WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboard", "films", "replay", "checkpoints")
+ONE_FOLDER = "run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>."
 LONGEST = 200  # characters of a folder's name
 
 
@@ -29,7 +34,7 @@ def expand(arguments: list[str]) -> list[str]:
         games = f"env.game={','.join(RANDOM_AND_HUMAN)}"
         arguments = ["--multirun", *(games if argument == "env.game=all" else argument for argument in arguments)]
     if {"-m", "--multirun"} & set(arguments) and any(a.startswith(("run=", "resume=")) for a in arguments):
-        raise BadInput("run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>.")
+        raise BadInput(ONE_FOLDER)
     return arguments
 
 
@@ -38,20 +43,38 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
 
     Raises BadInput, NonFinite.
     """
+    if config.run or config.resume:
+        raise BadInput(ONE_FOLDER)
     folder = Path(config.sweep) / config.experiment / name_of(overrides)
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
         if checkpoint.newest(folder) is None:
             # What a run leaves that stopped before its first checkpoint: nothing was learned, it starts again.
-            for leftover in contents(folder):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            for leftover in (folder / name for name in WRITTEN):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             config.run = str(folder)
-        elif (epoch := checkpoint.load(folder, only=()).epoch) >= config.epochs:
-            print(f"{folder} has all its {epoch} epochs: left as it is.")
+            train(config, overrides)
             return
-        else:
-            config.resume = str(folder)
-        train(config, overrides)
+        saved = checkpoint.load(folder, only=())
+        check_same(folder, config_from_state(saved.state), config)
+        if saved.epoch >= config.epochs:
+            print(f"{folder} has all its {saved.epoch} epochs: left as it is.")
+            return
+        config.resume = str(folder)
+        # What the experiment says and the command line may not: how far to go, and a module that the user named there.
+        train(config, [*overrides, f"epochs={config.epochs}", f"env.id={config.env.id}"])
+
+
+def check_same(folder: Path, saved: TrainConfig, now: TrainConfig) -> None:
+    """Raises BadInput if the run in the folder is another than the one that is wanted: the experiment has changed."""
+    before, after = (flatten(dataclasses.asdict(config)) for config in (saved, now))
+    for key in before:
+        free = any(key == name or key.startswith(f"{name}.") for name in (*MAY_CHANGE, "run", "resume", "sweep"))
+        if before[key] != after[key] and not free:
+            raise BadInput(
+                f"{folder} holds a run with {key}={before[key]}, and the experiment now says {after[key]}; give "
+                "sweep=<another folder>, or change it back."
+            )
 
 
 def name_of(overrides: list[str]) -> str:

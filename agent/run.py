@@ -49,7 +49,12 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
         saved, config = load_run(config.resume, overrides)
     check_config(config)
     device = pick_device(config.device)
-    num_actions, image_size = environment_sizes(config.env, config.seed)
+    num_actions, image_size = sizes = environment_sizes(config.env, config.seed)
+    if config.env.evaluation_kwargs and (other := environment_sizes(config.env.for_evaluation(), config.seed)) != sizes:
+        raise BadInput(
+            f"With env.evaluation_kwargs the environment has (actions, size of frames) {other}, and without {sizes}; "
+            "both must be the same: take out what changes them."
+        )
     sketch = sketch_agent(config, num_actions, image_size)
     wanted = saved.run if saved else run_folder(config)
     costs = count_costs(sketch, config)

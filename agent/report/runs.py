@@ -138,7 +138,7 @@ def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
             continue
         try:
             run = read_config(Path(place))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        except (OSError, ValueError, LookupError, yaml.YAMLError, RecursionError) as error:
             left_out.append(f"{place}: left out, its config.yaml is not one of ours ({reason(error)}).")
             continue
         below.clear()

@@ -104,6 +104,14 @@ def test_every_episode_can_be_seen_again(catcher, tmp_path):
     assert [len(imageio.mimread(film)) for film in films] == [length + 1 for length in lengths]
 
 
+def test_an_episode_that_is_one_life_of_a_game(catcher, tmp_path):
+    env = EnvConfig(id="deltadream/Atari-v0", game="Breakout", kwargs={"size": 32})
+    result = evaluate(catcher, env, EvaluationConfig(episodes=4, num_envs=1), random=True)
+    films = write_best_and_median(tmp_path / "result", env, result)
+    lengths = result.lengths[np.argsort(result.returns, kind="stable")[[-1, 1]]]
+    assert [len(imageio.mimread(film)) for film in films] == [length + 1 for length in lengths]
+
+
 def test_an_episode_that_does_not_come_back_is_not_filmed(catcher, tmp_path):
     result = evaluate(catcher, CATCH, EvaluationConfig(episodes=3, num_envs=3), random=True)
     result.returns = result.returns + 0.5

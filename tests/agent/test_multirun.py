@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import checkpoint
 from agent.multirun import LONGEST, NOT_IN_THE_NAME, expand, name_of, train_in_sweep
 from envs.errors import BadInput
 from tests.tiny import tiny
@@ -93,3 +94,31 @@ def test_every_run_may_compile(tmp_path):
             double(torch.ones(3))
         train_in_sweep(tiny(f"sweep={tmp_path}"), ["seed=0"])
         double(torch.ones(3))
+
+
+def test_a_folder_stands_for_one_configuration(tmp_path, capsys):
+    """What an experiment's file says may change between two calls of the same command."""
+    arguments = ["experiment=catch", "seed=0"]
+    train_in_sweep(tiny(f"sweep={tmp_path}", "epochs=1"), arguments)
+    with pytest.raises(BadInput, match="policy.batch=2, and the experiment now says 3"):
+        train_in_sweep(tiny(f"sweep={tmp_path}", "policy.batch=3"), arguments)
+    train_in_sweep(tiny(f"sweep={tmp_path}", "epochs=2", "evaluate_every=2"), arguments)  # longer, or less often looked at
+    assert checkpoint.load(tmp_path / "catch" / "seed-0", only=()).epoch == 2
+
+
+def test_what_no_run_wrote_stays(tmp_path):
+    folder = tmp_path / "catch" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(BadInput, match="exists already"):
+        train_in_sweep(tiny(f"sweep={tmp_path}"), ["seed=0"])
+    assert (folder / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("key", ["run", "resume"])
+def test_nor_by_other_ways(tmp_path, key):
+    config = tiny(f"sweep={tmp_path}")
+    setattr(config, key, "here")
+    with pytest.raises(BadInput, match="sweep="):
+        train_in_sweep(config, [])

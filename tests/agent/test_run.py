@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from agent import checkpoint
 from agent.logger import read_metrics
@@ -215,3 +216,13 @@ def test_an_interrupt_that_is_swallowed_comes_again(monkeypatch):
         time.sleep(10)
     assert signal.getsignal(signal.SIGINT) is before
     time.sleep(0.1)  # and not once more
+
+
+@pytest.mark.parametrize(("given", "named"), [("{nops: 1}", "nops"), ("{size: 64}", "evaluation_kwargs")])
+def test_the_environment_of_evaluation_is_tried_at_the_door(tmp_path, given, named):
+    overrides = ("env.id=deltadream/Atari-v0", "env.game=Pong", "env.kwargs.size=32", f"run={tmp_path / 'run'}")
+    config = tiny(*overrides)
+    config.env.evaluation_kwargs = yaml.safe_load(given)
+    with pytest.raises(BadInput, match=named):
+        train(config, [])
+    assert list(tmp_path.iterdir()) == []
