@@ -67,8 +67,9 @@ def actor_critic_loss(
     )
     mask = until_first_end(trajectory.ends)
     log_probabilities = output.action_logits.float().log_softmax(dim=-1)
-    chosen = log_probabilities.gather(-1, trajectory.actions.unsqueeze(-1)).squeeze(-1)
-    entropy = masked_mean(-(log_probabilities.exp() * log_probabilities).sum(dim=-1), mask)
+    # Factors are independent: an action's log-probability, and the entropy, are sums over them.
+    chosen = log_probabilities.gather(-1, trajectory.actions.unsqueeze(-1)).sum(dim=(-2, -1))
+    entropy = masked_mean(-(log_probabilities.exp() * log_probabilities).sum(dim=(-2, -1)), mask)
     losses = {
         "actor": masked_mean(-chosen * (returns - target_values[:, :-1]), mask),
         "critic": masked_mean(policy.value_code.loss(output.value, returns), mask),

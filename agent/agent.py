@@ -16,6 +16,7 @@ from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizer, DeltaTokenizerConfig
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, DeltaWorld
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
 
 @dataclass
@@ -41,19 +42,18 @@ class AgentConfig:
 
 
 class Agent(nn.Module):
-    """Tokenizer, dynamics, policy and the policy's target copy, for one action space and image size."""
+    """Tokenizer, dynamics, policy and the policy's target copy, for an environment's spaces."""
 
-    def __init__(self, config: AgentConfig, num_actions: int, image_size: int) -> None:
+    def __init__(self, config: AgentConfig, spaces: Spaces) -> None:
         super().__init__()
         config.check()
         self.config = config
-        self.num_actions = num_actions
-        self.image_size = image_size
-        self.tokenizer = DeltaTokenizer(config.tokenizer, num_actions, image_size)
+        self.spaces = spaces
+        self.tokenizer = DeltaTokenizer(config.tokenizer, spaces)
         self.dynamics = DeltaDynamics(
-            config.dynamics, num_actions, image_size, config.tokenizer.quantizer.size, config.tokenizer.tokens
+            config.dynamics, spaces, config.tokenizer.quantizer.size, config.tokenizer.tokens
         )
-        self.policy = CnnLstmPolicy(config.policy, num_actions, image_size)
+        self.policy = CnnLstmPolicy(config.policy, spaces)
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
 
     @property
@@ -73,7 +73,7 @@ class Agent(nn.Module):
         """What the dynamics learns from a segment [B, T]."""
         frames, next_frames = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
         with torch.no_grad():
-            tokens = self.tokenizer.encode(frames, segment.actions[:, :-1].flatten(), next_frames)
+            tokens = self.tokenizer.encode(frames, segment.actions[:, :-1].flatten(0, 1), next_frames)
         return self.dynamics.loss(segment, tokens.unflatten(0, (segment.frames.shape[0], -1)))
 
     def policy_loss(self, segment: Segment) -> dict[str, Tensor]:
@@ -86,8 +86,8 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def act(self, frames: Tensor, state: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
-        """frames: [N, 3, H, W] uint8; state: [N, state], of `policy.initial_state` at an episode's start
-        -> actions [N] int64, the state after."""
+        """frames: [N, C, H, W] uint8; state: [N, state], of `policy.initial_state` at an episode's start
+        -> actions [N, F] int64, the state after."""
         return act(self.policy, frames, state, select)
 
     def num_parameters(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from agent.logger import KINDS
 from agent.replay import Replay
 from agent.config import TrainConfig
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
 
 class Range(NamedTuple):
@@ -49,6 +50,7 @@ RANGES = {
     "collect.first_steps": COUNT,
     "collect.steps": COUNT,
     "collect.epochs": COUNT,
+    "env.bins": Range(2, 255, "2 to 255"),
     "replay.capacity": Range(1, math.inf, "1 or more"),
     "replay.alpha": WEIGHT,
     "agent.*conv.down": Range(0, 1, "0 or 1 for each stage"),
@@ -164,23 +166,22 @@ def check_writable(key: str, path: Path) -> None:
 
 
 def check_space(
-    config: TrainConfig, networks: nn.Module, activations: int, image_size: int, folder: Path, device: torch.device,
+    config: TrainConfig, networks: nn.Module, activations: int, spaces: Spaces, folder: Path, device: torch.device,
     saved: int = 0,
 ) -> None:
     """Raises BadInput if memory or disk are too small for what the run will hold when its replay is full.
 
     networks:    on any device, meta too
     activations: bytes that an update keeps for its backward pass, at most
-    image_size:  height and width of the frames
+    spaces:      of the environment
     device:      that the run uses
     saved:       bytes of replay rows that lie in the run's folder already
     """
     while not folder.exists():
         folder = folder.absolute().parent
-    frame_shape = (3, image_size, image_size)
-    Replay.check_fits(config.replay, config.collect.num_envs, frame_shape, folder, device)
+    Replay.check_fits(config.replay, config.collect.num_envs, spaces, folder, device)
     weights = sum(p.numel() * p.element_size() for p in networks.parameters())
-    rows = Replay.bytes_needed(config.replay, config.collect.num_envs, frame_shape)
+    rows = Replay.bytes_needed(config.replay, config.collect.num_envs, spaces)
     memmap = config.replay.storage == "memmap"
     elsewhere = memmap or (config.replay.storage == "device" and device.type == "cuda")
     remedy = "lower replay.capacity or the networks' sizes"

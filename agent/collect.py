@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from agent.agent import Agent
+from agent.nets.actions import random_actions
 from agent.replay import Replay
 
 
@@ -28,7 +29,7 @@ class Episode:
 class Row(NamedTuple):
     """One step of N environments. Where `is_step` is False the environment showed its last frame and was reset.
 
-    frames: [N, 3, H, W] uint8 before the step; the others [N]
+    frames: [N, C, H, W] uint8 before the step; actions: [N, F] int64; the others [N]
     """
 
     frames: Tensor
@@ -40,7 +41,7 @@ class Row(NamedTuple):
 
 
 def to_frames(observations: np.ndarray) -> Tensor:
-    """[N, H, W, 3] uint8 -> [N, 3, H, W] uint8."""
+    """[N, H, W, C] uint8 -> [N, C, H, W] uint8."""
     return torch.from_numpy(np.ascontiguousarray(observations.transpose(0, 3, 1, 2)))
 
 
@@ -122,12 +123,12 @@ class Collector:
 
     def _random(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         # The policy has seen nothing when it takes over, as at an episode's start.
-        return torch.randint(self.agent.num_actions, (len(frames),), device=frames.device), state
+        return random_actions(self.agent.spaces.actions, (len(frames),), frames.device), state
 
     def _explore(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         actions, state = self.agent.act(frames, state)
         at_random, _ = self._random(frames, state)
-        explore = torch.rand(len(frames), device=frames.device) < self.epsilon
+        explore = torch.rand(len(frames), 1, device=frames.device) < self.epsilon
         return torch.where(explore, at_random, actions), state
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.collect import Episode, Player, achievements_of
+from agent.nets.actions import random_actions
 from agent.nets.heads import Select, greedy, gumbel_max
 from agent.segment import Segment
 from envs.scores import crafter_score, crafter_success_rates
@@ -99,7 +100,7 @@ def evaluate(
 
     def choose(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if random:
-            return torch.randint(agent.num_actions, (len(frames),), device=frames.device), state
+            return random_actions(agent.spaces.actions, (len(frames),), frames.device), state
         return agent.act(frames, state, select)
 
     select = config.selection()

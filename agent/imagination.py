@@ -17,8 +17,8 @@ from agent.world_models.delta import DeltaWorld
 class Trajectory:
     """An imagined stretch of H steps, batch size [B].
 
-    frames:  [B, H + 1, 3, H, W] uint8: what the policy saw, then what came of its last action
-    actions: [B, H] int64
+    frames:  [B, H + 1, C, H, W] uint8: what the policy saw, then what came of its last action
+    actions: [B, H, F] int64
     tokens:  [B, H, K] int64
     rewards: [B, H] float32
     ends:    [B, H] bool
@@ -41,7 +41,7 @@ def burn_in(policy: CnnLstmPolicy, segment: Segment) -> Tensor:
 
 @repeated
 def act(policy: CnnLstmPolicy, frames: Tensor, state: Tensor, select: Select) -> tuple[Tensor, Tensor]:
-    """frames: [B, 3, H, W] uint8; state: [B, state] -> actions [B] int64, the state after."""
+    """frames: [B, C, H, W] uint8; state: [B, state] -> actions [B, F] int64, the state after."""
     logits, state = policy.act(frames, state)
     return select(logits), state
 
@@ -81,7 +81,7 @@ def imagine(
 def dream(world: DeltaWorld, segment: Segment, burn_in: int, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
     """The world sees the segment's first `burn_in` frames and then imagines, under the segment's own actions.
 
-    segment: [B, T] without padding -> frames [B, T − burn_in, 3, H, W] uint8 to hold against
+    segment: [B, T] without padding -> frames [B, T − burn_in, C, H, W] uint8 to hold against
     segment.frames[:, burn_in:], and the tokens [B, T − burn_in, K] that led to them
     """
     state = world.start(segment[:, :burn_in])

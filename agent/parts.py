@@ -12,6 +12,7 @@ from agent.agent import Agent
 from agent.config import PartConfig, SequencePartConfig, TrainConfig
 from agent.cost import Held
 from agent.learner import Execution, Learner
+from agent.nets.actions import random_actions
 from agent.replay import Anchor
 from agent.segment import Segment
 
@@ -55,10 +56,10 @@ def make_learner(agent: Agent, config: TrainConfig, part: str, execution: Execut
 def noise(agent: Agent, config: TrainConfig, part: str) -> Segment:
     """A batch of `part` on the agent's device, of noise: the time of an update does not depend on what it sees."""
     batch, steps, _ = window(config, part)
-    size, shape = agent.image_size, (batch, steps)
+    shape = (batch, steps)
     segment = Segment(
-        frames=torch.randint(0, 256, (*shape, 3, size, size), dtype=torch.uint8),
-        actions=torch.randint(0, agent.num_actions, shape),
+        frames=torch.randint(0, 256, (*shape, *agent.spaces.frame_shape), dtype=torch.uint8),
+        actions=random_actions(agent.spaces.actions, shape, torch.get_default_device()),
         rewards=torch.zeros(shape),
         terminated=torch.zeros(shape, dtype=torch.bool),
         truncated=torch.zeros(shape, dtype=torch.bool),

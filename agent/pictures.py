@@ -34,6 +34,22 @@ VALUE = 38  # height of a value with its name above it
 KEY_LINE = 17  # height of a line of the list of keys
 
 
+def to_rgb(frames: np.ndarray) -> np.ndarray:
+    """Frames as people see them. [..., H, W, C] uint8 -> [..., H, W, 3] uint8
+
+    Three channels are red, green and blue, one is grey; of any other number each has a colour of its own, and
+    the brightest is seen.
+    """
+    channels = frames.shape[-1]
+    if channels in (1, 3):
+        return np.broadcast_to(frames, (*frames.shape[:-1], 3))
+    colours = np.array([colorsys.hsv_to_rgb(c / channels, 0.6, 1) for c in range(channels)], np.float32)
+    shown = np.zeros((*frames.shape[:-1], 3), np.float32)
+    for c, colour in enumerate(colours):
+        np.maximum(shown, frames[..., c, None] * colour, out=shown)
+    return shown.round().astype(np.uint8)
+
+
 def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> np.ndarray:
     """Rows of frames under one another, each with its label at the left.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.collect import to_frames
 from agent.nets.heads import Select
-from agent.pictures import Panel, scene
+from agent.pictures import Panel, scene, to_rgb
 from agent.segment import Segment
 
 SHOWN = 384  # pixels, about the height of a frame when it is drawn
@@ -53,16 +53,16 @@ class View(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """step: actions so far; episode: counted from 1; action: that led here, None at an episode's start"""
+    """step: actions so far; episode: counted from 1; action: [F] int64, that led here, None at an episode's start"""
 
     step: int
     episode: int
-    action: int | None
+    action: np.ndarray | None
     view: View
 
 
 class Stage(Protocol):
-    """Where one plays. frame: [1, 3, H, W] uint8 on the CPU, what the player sees"""
+    """Where one plays. frame: [1, C, H, W] uint8 on the CPU, what the player sees"""
 
     @property
     def frame(self) -> Tensor: ...
@@ -71,11 +71,11 @@ class Stage(Protocol):
         """Start the next episode."""
         ...
 
-    def step(self, action: int) -> View: ...
+    def step(self, action: np.ndarray) -> View: ...
 
 
-Choose = Callable[[Tensor, bool], int]
-"""A player: the frame it sees, [1, 3, H, W] uint8, and whether an episode begins with it -> its action."""
+Choose = Callable[[Tensor, bool], np.ndarray]
+"""A player: the frame it sees, [1, C, H, W] uint8, and whether an episode begins with it -> its action, [F] int64."""
 
 
 class Reality:
@@ -91,14 +91,14 @@ class Reality:
         self.frame, self.total = to_frames(observation[None]), 0.0
         return View(Side(self._picture(observation), 0.0), None)
 
-    def step(self, action: int) -> View:
+    def step(self, action: np.ndarray) -> View:
         observation, reward, terminated, truncated, _ = self.env.step(action)
         self.frame, self.total = to_frames(observation[None]), self.total + float(reward)
         real = Side(self._picture(observation), self.total, float(reward), float(terminated))
         return View(real, None, over=bool(terminated or truncated))
 
     def _picture(self, observation: np.ndarray) -> np.ndarray:
-        return observation if self.env.render_mode is None else self.env.render()
+        return to_rgb(observation) if self.env.render_mode is None else self.env.render()
 
 
 class Dream:
@@ -110,11 +110,12 @@ class Dream:
         self.total, self.over, self.alone = 0.0, False, 0
         self.tokens = np.full(agent.config.tokenizer.tokens, -1)
         burn_in = agent.config.actor_critic.burn_in
+        self.no_action = np.zeros(len(agent.spaces.actions), np.int64)
         self._frames: deque[Tensor] = deque(maxlen=burn_in)
-        self._actions: deque[int] = deque(maxlen=burn_in - 1)
+        self._actions: deque[np.ndarray] = deque(maxlen=burn_in - 1)
 
     def begin(self, frame: Tensor) -> Side:
-        """An episode that starts with a real frame, [1, 3, H, W] uint8."""
+        """An episode that starts with a real frame, [1, C, H, W] uint8."""
         self._frames.clear()
         self._actions.clear()
         self._frames.append(frame)
@@ -124,7 +125,7 @@ class Dream:
         self.wake()
         return Side(to_picture(frame), 0.0)
 
-    def see(self, action: int, frame: Tensor) -> None:
+    def see(self, action: np.ndarray, frame: Tensor) -> None:
         """A real frame, and the action that led to it: the world will start from them at the next `wake`."""
         self._actions.append(action)
         self._frames.append(frame)
@@ -135,7 +136,7 @@ class Dream:
         self.alone = 0
         frames = torch.stack(tuple(self._frames), dim=1)
         batch = frames.shape[:2]
-        actions = torch.tensor([[*self._actions, 0]])  # no action follows the last frame yet
+        actions = torch.from_numpy(np.stack([*self._actions, self.no_action]))[None]  # none follows the last frame yet
         nothing = torch.zeros(batch, dtype=torch.bool)
         segment = Segment(
             frames=frames, actions=actions, rewards=torch.zeros(batch), terminated=nothing, truncated=nothing,
@@ -144,9 +145,9 @@ class Dream:
         self._state = self.world.start(segment.to(self.device))
 
     @torch.no_grad()
-    def step(self, action: int) -> Side:
+    def step(self, action: np.ndarray) -> Side:
         """Imagine what comes of an action."""
-        imagined, self._state = self.world.step(self._state, torch.tensor([action], device=self.device))
+        imagined, self._state = self.world.step(self._state, torch.from_numpy(action)[None].to(self.device))
         rewards, ends = self.world.outcome(imagined.outlook)
         self.frame, self.tokens = imagined.frames.cpu(), imagined.tokens[0].cpu().numpy()
         self.over, self.alone = bool(ends), self.alone + 1
@@ -169,7 +170,7 @@ class DreamAlone:
         observation, _ = self.env.reset()
         return self._view(self.dream.begin(to_frames(observation[None])))
 
-    def step(self, action: int) -> View:
+    def step(self, action: np.ndarray) -> View:
         return self._view(self.dream.step(action))
 
     def _view(self, side: Side) -> View:
@@ -198,7 +199,7 @@ class Both:
         self.seen = 1
         return self._view(real, self.dream.begin(self.frame))
 
-    def step(self, action: int) -> View:
+    def step(self, action: np.ndarray) -> View:
         real, side = self.reality.step(action), self.dream.step(action)
         view = self._view(real, side)
         self.dream.see(action, self.frame)
@@ -213,24 +214,24 @@ class Both:
 
 
 def frame_error(real: Tensor, imagined: Tensor) -> float:
-    """Mean absolute difference of two frames [1, 3, H, W] uint8, over pixels and channels, in 0..255."""
+    """Mean absolute difference of two frames [1, C, H, W] uint8, over pixels and channels, in 0..255."""
     return float((real.float() - imagined.float()).abs().mean())
 
 
 def to_picture(frame: Tensor) -> np.ndarray:
-    """[1, 3, H, W] uint8 -> [H, W, 3] uint8."""
-    return frame[0].permute(1, 2, 0).numpy()
+    """[1, C, H, W] uint8 -> [H, W, 3] uint8."""
+    return to_rgb(frame[0].permute(1, 2, 0).numpy())
 
 
 def by_agent(agent: Agent, select: Select) -> Choose:
     """The agent's policy as a player; `select` chooses actions from logits."""
     state = agent.policy.initial_state(1)
 
-    def choose(frame: Tensor, begins: bool) -> int:
+    def choose(frame: Tensor, begins: bool) -> np.ndarray:
         nonlocal state
         state = agent.policy.initial_state(1) if begins else state
         actions, state = agent.act(frame.to(agent.device), state, select)
-        return int(actions)
+        return actions[0].cpu().numpy()
 
     return choose
 
@@ -251,10 +252,12 @@ def play(stage: Stage, choose: Choose, steps: int | None) -> Iterator[Moment]:
         yield Moment(step, episode, action, view)
 
 
-def draw(moment: Moment, names: Sequence[str], keys: Sequence[tuple[str, str]] = ()) -> np.ndarray:
+def draw(
+    moment: Moment, label: Callable[[np.ndarray], str], keys: Sequence[tuple[str, str]] = ()
+) -> np.ndarray:
     """A picture of the moment, [h, w, 3] uint8; the same size for all moments of a stage.
 
-    names: of the actions
+    label: says what an action is called
     keys:  (keys, name) of each action, to be listed beside it
     """
     view, panels = moment.view, []
@@ -265,9 +268,10 @@ def draw(moment: Moment, names: Sequence[str], keys: Sequence[tuple[str, str]] =
         shown = values(view.dream) | ({} if view.error is None else {"error of 255": f"{view.error:.1f}"})
         ahead = f"{view.alone} step{'s' * (view.alone != 1)} from reality"
         panels.append(Panel(view.dream.picture, "dream", ahead, shown, view.tokens))
-    done = "" if moment.action is None else names[moment.action]
+    done = "" if moment.action is None else label(moment.action)
+    marked = next((i for i, (_, meaning) in enumerate(keys) if meaning == done), None)
     scale = max(1, round(SHOWN / panels[0].frame.shape[0]))
-    return scene(panels, f"episode {moment.episode}, step {moment.step}", done, keys, moment.action, scale)
+    return scene(panels, f"episode {moment.episode}, step {moment.step}", done, keys, marked, scale)
 
 
 def values(side: Side) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.evaluate import Evaluation, Played
 from agent.imagination import dream
-from agent.pictures import side_by_side, strip, write_video
+from agent.pictures import side_by_side, strip, to_rgb, write_video
 from agent.segment import Segment
 from envs.vector import EnvConfig, make_rendered
 
@@ -22,13 +22,13 @@ EPISODE_STEPS = 1000
 
 
 def to_pictures(frames: Tensor) -> np.ndarray:
-    """[T, 3, H, W] uint8 -> [T, H, W, 3] uint8."""
-    return frames.cpu().permute(0, 2, 3, 1).numpy()
+    """[T, C, H, W] uint8 -> [T, H, W, 3] uint8."""
+    return to_rgb(frames.cpu().permute(0, 2, 3, 1).numpy())
 
 
 @torch.no_grad()
 def reconstruct(agent: Agent, recording: Segment) -> Tensor:
-    """Every frame from the one before it, the action and the Δ-tokens. [T] -> [T − 1, 3, H, W] uint8."""
+    """Every frame from the one before it, the action and the Δ-tokens. [T] -> [T − 1, C, H, W] uint8."""
     frames, actions, next_frames = recording.frames[:-1], recording.actions[:-1], recording.frames[1:]
     return agent.tokenizer.decode(frames, actions, agent.tokenizer.encode(frames, actions, next_frames))
 
@@ -87,7 +87,7 @@ def watch(path: Path, env: EnvConfig, played: Played) -> float:
             if game.episode < played.position[1]:  # an earlier one of the same game, which a lost life ended
                 continue
             rewards.append(reward)
-            yield observation if game.render_mode is None else game.render()
+            yield to_rgb(observation) if game.render_mode is None else game.render()
 
     write_video(path, frames())
     game.close()

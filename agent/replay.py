@@ -25,9 +25,9 @@ from torchrl.data.replay_buffers.storages import Storage
 
 from agent.segment import Segment
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
 Anchor = Literal["around", "before"]
-FrameShape = tuple[int, int, int]  # (3, H, W)
 CPU = torch.device("cpu")
 
 
@@ -181,13 +181,13 @@ class Replay:
     """
 
     def __init__(
-        self, config: ReplayConfig, num_envs: int, frame_shape: FrameShape, seed: int,
+        self, config: ReplayConfig, num_envs: int, spaces: Spaces, seed: int,
         scratch_dir: Path | None = None, device: torch.device = CPU,
     ) -> None:  # fmt: skip
-        self.check_fits(config, num_envs, frame_shape, scratch_dir, device)
+        self.check_fits(config, num_envs, spaces, scratch_dir, device)
         self.device = device if config.storage == "device" else CPU
         self.num_envs = num_envs
-        self.frame_shape = tuple(frame_shape)
+        self.spaces = spaces
         self.table = EpisodeTable(num_envs, config.capacity // num_envs)
         self.sampler = EpisodeSampler(self.table, config.alpha, seed)
         self.steps_added = 0  # rows with is_step, ever
@@ -204,19 +204,20 @@ class Replay:
     def _allocate(self, storage: Storage) -> None:
         """A lazy storage allocates at its first rows; give it some now and take them back."""
         self.buffer = ReplayBuffer(storage=storage, sampler=self.sampler)
-        frames = torch.zeros(1, self.num_envs, *self.frame_shape, dtype=torch.uint8)
-        self._write(frames, *torch.zeros(2, 1, self.num_envs))
+        frames = torch.zeros(1, self.num_envs, *self.spaces.frame_shape, dtype=torch.uint8)
+        actions = torch.zeros(1, self.num_envs, len(self.spaces.actions))
+        self._write(frames, actions, torch.zeros(1, self.num_envs))
         self.buffer.empty()
         self._written = 0
 
     @staticmethod
-    def bytes_needed(config: ReplayConfig, num_envs: int, frame_shape: FrameShape) -> int:
-        """When full: per row a uint8 frame, an int64 action and a float32 reward."""
-        return config.capacity // num_envs * num_envs * (int(np.prod(frame_shape)) + 8 + 4)
+    def bytes_needed(config: ReplayConfig, num_envs: int, spaces: Spaces) -> int:
+        """When full: per row a uint8 frame, an int64 for each of an action's factors and a float32 reward."""
+        return config.capacity // num_envs * num_envs * (int(np.prod(spaces.frame_shape)) + 8 * len(spaces.actions) + 4)
 
     @classmethod
     def check_fits(
-        cls, config: ReplayConfig, num_envs: int, frame_shape: FrameShape,
+        cls, config: ReplayConfig, num_envs: int, spaces: Spaces,
         scratch_dir: Path | None = None, device: torch.device = CPU,
     ) -> None:  # fmt: skip
         """BadInput if the rows don't fit what is free now, or are too few to hold a step."""
@@ -235,7 +236,7 @@ class Replay:
             folder = str(scratch_dir or tempfile.gettempdir())
             free, place = psutil.disk_usage(folder).free, f"disk in {folder}"
             remedy = "lower replay.capacity or free some space"
-        needed = cls.bytes_needed(config, num_envs, frame_shape)
+        needed = cls.bytes_needed(config, num_envs, spaces)
         if needed > free:
             raise BadInput(
                 f"replay.capacity={config.capacity} needs {needed / 1e9:.2f} GB of {place}, and "
@@ -248,12 +249,12 @@ class Replay:
     ) -> None:  # fmt: skip
         """Enter one vector step.
 
-        frames: [N, 3, H, W] uint8; actions: [N] integer; rewards: [N] float; the others [N] bool.
+        frames: [N, C, H, W] uint8; actions: [N, F] integer; rewards: [N] float; the others [N] bool.
         Of a row with is_step False only the frame counts.
         ValueError if the frames' shape or type is another, or if `is_step` doesn't follow.
         """
         frames = torch.as_tensor(frames)
-        expected = (self.num_envs, *self.frame_shape)
+        expected = (self.num_envs, *self.spaces.frame_shape)
         if frames.shape != expected or frames.dtype != torch.uint8:
             raise ValueError(f"frames are {frames.shape} {frames.dtype}; give {expected} uint8.")
         is_step = np.asarray(is_step, bool)
@@ -264,7 +265,7 @@ class Replay:
     def _write(self, frames: Tensor, actions: Tensor, rewards: Tensor) -> None:
         """Append [n, N, ...] rows to the ring, time-major."""
         columns = {"frames": frames, "actions": actions.long(), "rewards": rewards.float()}
-        self.buffer.extend(TensorDict(columns, batch_size=actions.shape).flatten())
+        self.buffer.extend(TensorDict(columns, batch_size=rewards.shape).flatten())
         self._written += len(actions)
 
     @property
@@ -303,7 +304,7 @@ class Replay:
         frames *= info["shown"][:, None, None, None]
         return Segment(
             frames=frames,
-            actions=actions.masked_fill(~info["mask"], 0),
+            actions=actions.masked_fill(~info["mask"][:, None], 0),
             rewards=rewards.masked_fill(~info["mask"], 0),
             terminated=info["terminated"],
             truncated=info["truncated"],

@@ -31,6 +31,7 @@ from agent.logger import make_logger, plot_curves
 from agent.parts import count_costs, total_flop
 from agent.trainer import Trainer
 from envs.errors import BadInput
+from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
 
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
@@ -49,13 +50,13 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
         saved, config = load_run(config.resume, overrides)
     check_config(config)
     device = pick_device(config.device)
-    num_actions, image_size = sizes = environment_sizes(config.env, config.seed)
-    if config.env.evaluation_kwargs and (other := environment_sizes(config.env.for_evaluation(), config.seed)) != sizes:
+    spaces = spaces_of(config.env, config.seed)
+    if config.env.evaluation_kwargs and (other := spaces_of(config.env.for_evaluation(), config.seed)) != spaces:
         raise BadInput(
-            f"With env.evaluation_kwargs the environment has (actions, size of frames) {other}, and without {sizes}; "
+            f"With env.evaluation_kwargs the environment has {other}, and without {spaces}; "
             "both must be the same: take out what changes them."
         )
-    sketch = sketch_agent(config, num_actions, image_size)
+    sketch = sketch_agent(config, spaces)
     wanted = saved.run if saved else run_folder(config)
     costs = count_costs(sketch, config)
     execution = choose_execution(config.learner.mode, config.precision, device, total_flop(costs, config))
@@ -64,11 +65,11 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     # Under bf16 half of it, or somewhat more.
     activations = max(cost.held for cost in costs.values()) // (2 if execution.bf16 else 1)
     rows = sum(chunk.size for chunk in saved.chunks) if saved else 0
-    check_space(config, sketch, activations, image_size, wanted, device, rows)
+    check_space(config, sketch, activations, spaces, wanted, device, rows)
 
     torch.compiler.reset()  # what an earlier run of a sweep has compiled: Dynamo keeps eight versions, and refuses a ninth
     torch.manual_seed(config.seed)
-    agent = Agent(config.agent, num_actions, image_size).eval().to(device)
+    agent = Agent(config.agent, spaces).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
     with claim(folder):
         run(config, folder, agent, execution, saved)
@@ -153,21 +154,18 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != LOCK]
 
 
-def environment_sizes(env_config: EnvConfig, seed: int) -> tuple[int, int]:
-    """(number of actions, height and width of the frames). Raises BadInput if the agent cannot play it."""
+def spaces_of(env_config: EnvConfig, seed: int) -> Spaces:
+    """What the agent sees and does there. Raises BadInput if it cannot play it."""
     env = make_single(env_config, seed)
-    height, width, _ = env.observation_space.shape
     env.close()
-    if height != width:
-        raise BadInput(f"{env_config.id} shows frames of {height}×{width}; square ones are accepted: resize them.")
-    return int(env.action_space.n), height
+    return Spaces.of(env)
 
 
-def sketch_agent(config: TrainConfig, num_actions: int, image_size: int) -> Agent:
+def sketch_agent(config: TrainConfig, spaces: Spaces) -> Agent:
     """The agent without its weights' memory. Raises BadInput if its sizes do not fit together."""
     try:
         with torch.device("meta"):
-            return Agent(config.agent, num_actions, image_size)
+            return Agent(config.agent, spaces)
     except (RuntimeError, TypeError) as error:  # numbers that torch cannot count with
         raise BadInput(f"No network can be made of these sizes ({str(error).splitlines()[0]}); lower them.") from error
 
@@ -195,6 +193,15 @@ def config_from_state(state: dict[str, Any]) -> TrainConfig:
             f"The checkpoint's configuration is not one of this version ({str(error).splitlines()[0]}); "
             "use the version that wrote it."
         ) from error
+
+
+def spaces_from_state(state: dict[str, Any]) -> Spaces:
+    """The spaces that a checkpoint's agent was made for. Raises BadInput if it is of another version."""
+    try:
+        saved = state["spaces"]
+        return Spaces(saved["channels"], saved["size"], tuple(saved["actions"]))
+    except (KeyError, TypeError) as error:
+        raise BadInput("The checkpoint does not say what its agent sees and does; use the version that wrote it.") from error
 
 
 def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
@@ -244,7 +251,7 @@ def load_agent(
     saved = checkpoint.load(Path(path), only=["agent"])
     config = config_from_state(saved.state)
     check_trusted(config.env, env_id, key)
-    agent = Agent(config.agent, saved.state["num_actions"], saved.state["image_size"])
+    agent = Agent(config.agent, spaces_from_state(saved.state))
     try:
         agent.load_state_dict(saved.tensors["agent"])
     except RuntimeError as error:

@@ -15,8 +15,8 @@ class Segment:
     action follows. `mask` is True on real steps; it is False there and on padding. Whenever
     mask[:, t] is True, frames[:, t + 1] is the real next frame.
 
-    frames:     [B, T, 3, H, W] uint8 in 0..255; zero where padded
-    actions:    [B, T] int64; zero where mask is False
+    frames:     [B, T, C, H, W] uint8 in 0..255; zero where padded
+    actions:    [B, T, F] int64, a choice for each factor; zero where mask is False
     rewards:    [B, T] float32; zero where mask is False
     terminated: [B, T] bool: the step ended the episode (a death, a goal)
     truncated:  [B, T] bool: the step was the last one for another reason (a time limit)

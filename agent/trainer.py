@@ -44,8 +44,7 @@ class Trainer:
         self.config, self.folder, self.agent, self.logger = config, folder, agent, Logger([])
         seeds = np.random.SeedSequence(config.seed).generate_state(config.collect.num_envs + 1).tolist()
         (folder / "replay").mkdir(parents=True, exist_ok=True)
-        frame_shape = (3, agent.image_size, agent.image_size)
-        self.replay = Replay(config.replay, config.collect.num_envs, frame_shape, seeds[0], folder / "replay", agent.device)
+        self.replay = Replay(config.replay, config.collect.num_envs, agent.spaces, seeds[0], folder / "replay", agent.device)
         self.envs = make_vector(config.env, seeds[1:])
         self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
@@ -185,8 +184,7 @@ class Trainer:
         }
         state = {
             "config": dataclasses.asdict(self.config),
-            "num_actions": self.agent.num_actions,
-            "image_size": self.agent.image_size,
+            "spaces": dataclasses.asdict(self.agent.spaces),
             "replay": replay_state,
             "collector": collector_state,
             "random": random_state,

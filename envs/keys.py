@@ -1,5 +1,7 @@
 """Which keys of a keyboard are which action."""
 
+import itertools
+import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,24 +68,25 @@ class KeyMap:
 
 
 def action_names(env: gymnasium.Env) -> tuple[str, ...]:
-    """What the environment calls its actions (`action_meanings`), or else "action 0", "action 1", …"""
-    number = int(env.action_space.n)
-    names = getattr(env.unwrapped, "action_meanings", ())
-    return tuple(names) if len(names) == number else tuple(f"action {i}" for i in range(number))
+    """What all actions of an environment of `make_single` are called; those of several factors in the order of
+    `itertools.product`.
+
+    Raises:
+        BadInput: there are too many for a keyboard.
+    """
+    factors = env.get_wrapper_attr("names")
+    number = math.prod(map(len, factors))
+    if number > len(OTHERS):
+        raise BadInput(
+            f"The environment has {number} actions, but a keyboard has keys here for {len(OTHERS)}: give by=agent"
+            + (", or a lower env.bins." if len(factors) > 1 else ".")
+        )
+    return tuple(map(", ".join, itertools.product(*factors)))
 
 
 def key_map(names: Sequence[str]) -> KeyMap:
-    """The keys for actions with these names: a game's own where they are known, else 0 to 9 and then a to z.
-
-    Raises:
-        BadInput: there are more unknown actions than such keys.
-    """
+    """The keys for actions with these names, at most 36: a game's own where they are known, else 0 to 9, then a to z."""
     for known in (CATCH, CRAFTER, ATARI):
         if set(names) <= set(known):
             return KeyMap(tuple(names), tuple(known[name] for name in names))
-    if len(names) > len(OTHERS):
-        raise BadInput(
-            f"The environment has {len(names)} actions, but a keyboard has keys here for {len(OTHERS)} without a map "
-            "of their own: add one to envs/keys.py, or give by=agent."
-        )
     return KeyMap(tuple(names), tuple((key,) for key in OTHERS[: len(names)]))

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from envs.actions import BINS, ChooseActions
 from envs.errors import BadInput
 from envs.wrappers import SeededEpisodes, check_spaces
 
@@ -27,6 +28,7 @@ class EnvConfig:
         game: the constructor's `game`, for an id that stands for many (Atari).
         kwargs: further arguments of its constructor.
         evaluation_kwargs: those of them that are different where a policy is evaluated.
+        bins: values for each dimension of a continuous action (Box).
         parallel: a process for each environment; otherwise all of them in this process.
     """
 
@@ -34,6 +36,7 @@ class EnvConfig:
     game: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     evaluation_kwargs: dict[str, Any] = field(default_factory=dict)
+    bins: int = BINS
     parallel: bool = False
 
     @property
@@ -78,7 +81,7 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
         ) from error
     try:
         check_spaces(env)
-        return SeededEpisodes(env, seed)
+        return SeededEpisodes(ChooseActions(env, config.bins), seed)
     except BadInput:
         env.close()
         raise

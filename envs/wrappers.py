@@ -14,7 +14,7 @@ def episode_seed(seed: int, episode: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(episode,)).generate_state(1)[0])
 
 
-Position = tuple[int, int, list[int]]
+Position = tuple[int, int, list[Any]]
 """Where an environment stands: the numbers of the episode in which its game began and of the running one, and the
 actions since that game's beginning, of all its episodes."""
 
@@ -39,7 +39,7 @@ class SeededEpisodes(gymnasium.Wrapper):
             seed does not decide may end before the actions do: then `position` is not what was asked for.
 
     Args:
-        env: the environment, without a wrapper of its own that remembers past episodes.
+        env: the environment, whose actions are numbers or arrays of them, without a wrapper of its own that remembers past episodes.
         seed: a whole number, 0 or more.
 
     Raises:
@@ -113,7 +113,7 @@ class SeededEpisodes(gymnasium.Wrapper):
 
     def _play(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._actions.append(int(action))
+        self._actions.append(np.asarray(action).tolist())
         self._ended = terminated or truncated
         self._continues = bool(self._ended and info.get("game_continues", False))
         return observation, reward, terminated, truncated, info
@@ -123,24 +123,18 @@ def check_spaces(env: gymnasium.Env) -> None:
     """Refuse an environment that the agents here cannot play.
 
     Raises:
-        BadInput: the observations are not RGB pictures `[H, W, 3]` uint8 in 0..255, or the actions
-            are not `Discrete` from 0.
+        BadInput: the observations are not square pictures `[H, H, C]` uint8 in 0..255.
     """
-    picture, actions = env.observation_space, env.action_space
+    picture = env.observation_space
     if not (
         isinstance(picture, gymnasium.spaces.Box)
         and picture.dtype == np.uint8
         and len(picture.shape) == 3
-        and picture.shape[2] == 3
+        and picture.shape[0] == picture.shape[1]
         and (picture.low == 0).all()
         and (picture.high == 255).all()
     ):
         raise BadInput(
-            f"The environment's observation space is {picture}, but RGB pictures are accepted, "
-            "Box(0, 255, (H, W, 3), uint8): wrap it so that it returns such pictures."
-        )
-    if not (isinstance(actions, gymnasium.spaces.Discrete) and actions.start == 0):
-        raise BadInput(
-            f"The environment's action space is {actions}, but Discrete(n) from 0 is accepted: "
-            "wrap it so that its actions are 0, 1, ..., n - 1."
+            f"The environment's observation space is {picture}, but square pictures are accepted, "
+            "Box(0, 255, (H, H, C), uint8): wrap it so that it returns such pictures."
         )

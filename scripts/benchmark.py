@@ -35,7 +35,7 @@ from agent.learner import Execution, Learner, choose_execution
 from agent.multirun import expand
 from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
-from agent.run import environment_sizes, sketch_agent
+from agent.run import sketch_agent, spaces_of
 from agent.segment import Segment
 from envs.errors import BadInput
 from envs.vector import make_vector
@@ -145,7 +145,7 @@ def waiting(config: BenchmarkConfig, agent: Agent, replay: Replay, part: str, le
 def play(config: BenchmarkConfig, agent: Agent) -> tuple[dict[str, float], Replay]:
     """Environment steps a second, by random actions and by the policy, and a small replay of them."""
     n = config.collect.num_envs
-    replay = Replay(ReplayConfig(capacity=1024 * n), n, (3, agent.image_size, agent.image_size), 0)
+    replay = Replay(ReplayConfig(capacity=1024 * n), n, agent.spaces, 0)
     envs, rates = make_vector(config.env, list(range(n))), {}
     try:
         collector = Collector(envs, agent, replay, 0.01)
@@ -163,7 +163,7 @@ def play(config: BenchmarkConfig, agent: Agent) -> tuple[dict[str, float], Repla
 
 def playing(config: BenchmarkConfig) -> dict[str, Any]:
     """Environment steps a second alone, on the CPU."""
-    rates, _ = play(config, Agent(config.agent, *environment_sizes(config.env, config.seed)).eval())
+    rates, _ = play(config, Agent(config.agent, spaces_of(config.env, config.seed)).eval())
     print(f"{config.env.name:<40} {rates['random']:8.0f} steps a second at random, {rates['policy']:8.0f} with the policy", flush=True)
     return {"environment": config.env.id, "game": config.env.game, "environment_steps_per_second": rates}
 
@@ -178,13 +178,13 @@ def executions(config: BenchmarkConfig, device: torch.device, chosen: Execution)
 
 def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     device = pick_device(config.device)
-    sizes = environment_sizes(config.env, config.seed)
-    costs = count_costs(sketch_agent(config, *sizes), config)
+    spaces = spaces_of(config.env, config.seed)
+    costs = count_costs(sketch_agent(config, spaces), config)
     total = total_flop(costs, config)
     chosen = choose_execution(config.learner.mode, config.precision, device, total)
     wanted = executions(config, device, chosen)
     peaks = {bf16: matrix_product_rate(device, config.seconds / 4, bf16) for bf16 in {False, chosen.bf16}}
-    agent = Agent(config.agent, *sizes).eval().to(device)
+    agent = Agent(config.agent, spaces).eval().to(device)
     result: dict[str, Any] = {
         "experiment": config.experiment,
         "overrides": overrides,
@@ -257,7 +257,7 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     if config.roofline:
         bandwidth = memory_bandwidth(device, config.seconds / 4)
         result["copy_gigabytes_per_second"] = bandwidth / 1e9
-        draw_roofline(result, record(config, sizes), bandwidth, Path(config.roofline))
+        draw_roofline(result, record(config, spaces), bandwidth, Path(config.roofline))
     return result
 
 
@@ -289,11 +289,11 @@ def draw_roofline(result: dict[str, Any], recordings: dict[str, list[Operation]]
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def record(config: BenchmarkConfig, sizes: tuple[int, int]) -> dict[str, list[Operation]]:
+def record(config: BenchmarkConfig, spaces: Spaces) -> dict[str, list[Operation]]:
     """The operations of an update of each part, at full size, on the meta device."""
     recordings = {}
     for part in PARTS:
-        agent = sketch_agent(config, *sizes)
+        agent = sketch_agent(config, spaces)
         loss, segment = getattr(agent, f"{part}_loss"), noise(agent, config, part)
         with Recorder() as recorder:
             loss(segment)["loss"].backward()
@@ -303,8 +303,8 @@ def record(config: BenchmarkConfig, sizes: tuple[int, int]) -> dict[str, list[Op
 
 
 def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
-    sizes = environment_sizes(config.env, config.seed)
-    recordings, costs = record(config, sizes), count_costs(sketch_agent(config, *sizes), config)
+    spaces = spaces_of(config.env, config.seed)
+    recordings, costs = record(config, spaces), count_costs(sketch_agent(config, spaces), config)
     result: dict[str, Any] = {"experiment": config.experiment, "date": datetime.date.today().isoformat(), "cards": {}}
     print("Estimated milliseconds an update: eager / captured / captured and compiled. Nothing of this was measured.")
     for name, card in CARDS.items():

@@ -3,7 +3,7 @@
 Without a run, a real environment by keyboard: python scripts/play.py env.id=deltadream/Atari-v0 env.game=Pong.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from agent.run import load_agent
 from agent.window import Window
 from envs.errors import BadInput
 from envs.keys import KeyMap, action_names, key_map
+from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_rendered, make_single
 
 WHERE, BY = ("real", "dream", "both"), ("keyboard", "agent")
@@ -29,6 +30,8 @@ FILM_STEPS = 200
 GIF_STEPS = 2000  # all its frames are in memory at once
 FASTEST = 240
 FPS = 15  # where the environment does not say how fast it is for people
+
+Label = Callable[[np.ndarray], str]  # of an action
 
 
 @dataclass
@@ -74,18 +77,18 @@ def main(config: PlayConfig, overrides: list[str]) -> None:
     torch.manual_seed(config.seed)
     env = (make_rendered if config.where == "real" else make_single)(env_config, config.seed)
     try:
-        stage, names = make_stage(config, env, agent), action_names(env)
+        stage, label = make_stage(config, env, agent), env.get_wrapper_attr("label")
         fps = config.fps or env.metadata.get("render_fps") or FPS
         if config.video:
             steps = config.steps or FILM_STEPS
-            film(Path(config.video), play(stage, by_agent(agent, settings.selection()), steps), names, fps, steps)
+            film(Path(config.video), play(stage, by_agent(agent, settings.selection()), steps), label, fps, steps)
             return
-        keys = key_map(names) if config.by == "keyboard" else None
+        keys = key_map(action_names(env)) if config.by == "keyboard" else None
         with Window(f"{env_config.name}, {config.where}") as window:
-            choose = by_keyboard(window, keys) if keys else by_agent(agent, settings.selection())
+            choose = by_keyboard(window, keys, Spaces.of(env)) if keys else by_agent(agent, settings.selection())
             legend = [*keys.legend(), ("escape", "end")] if keys else []
             print_keys(legend)
-            show(window, play(stage, choose, config.steps), names, fps, legend)
+            show(window, play(stage, choose, config.steps), label, fps, legend)
     finally:
         env.close()
 
@@ -139,18 +142,18 @@ def make_stage(config: PlayConfig, env: gymnasium.Env, agent: Agent | None) -> S
     return DreamAlone(env, agent) if config.where == "dream" else Both(env, agent, config.wake_every)
 
 
-def by_keyboard(window: Window, keys: KeyMap) -> Choose:
+def by_keyboard(window: Window, keys: KeyMap, spaces: Spaces) -> Choose:
     """Whoever sits before the window as a player."""
-    return lambda frame, begins: keys.action(window.pressed())
+    return lambda frame, begins: np.array(np.unravel_index(keys.action(window.pressed()), spaces.actions))
 
 
-def film(path: Path, moments: Iterator[Moment], names: tuple[str, ...], fps: float, steps: int) -> None:
+def film(path: Path, moments: Iterator[Moment], label: Label, fps: float, steps: int) -> None:
     """Writes the moments as a film."""
 
     def pictures() -> Iterator[np.ndarray]:
         for moment in moments:
             bar.update(moment.action is not None)
-            yield draw(moment, names)
+            yield draw(moment, label)
 
     with progress("film", steps, "step") as bar:
         write_video(path, pictures(), fps)
@@ -158,11 +161,11 @@ def film(path: Path, moments: Iterator[Moment], names: tuple[str, ...], fps: flo
 
 
 def show(
-    window: Window, moments: Iterator[Moment], names: tuple[str, ...], fps: float, keys: Sequence[tuple[str, str]] = ()
+    window: Window, moments: Iterator[Moment], label: Label, fps: float, keys: Sequence[tuple[str, str]] = ()
 ) -> None:
     """Shows the moments in a window until they end or a person leaves, and tells of every episode that is over."""
     for moment in moments:
-        if not window.show(draw(moment, names, keys), fps):
+        if not window.show(draw(moment, label, keys), fps):
             return
         if moment.view.over:
             sides = {"reality": moment.view.real, "dream": moment.view.dream}

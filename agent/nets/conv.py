@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from envs.errors import BadInput
 
 
+LARGEST_MAP = 8  # side of an encoder's output where its stages follow from the frame's size
+
+
 @dataclass
 class ConvConfig:
     """Sizes of a frame encoder, and of the decoder that mirrors it.
 
     base:   channels of the first convolution
     mult:   channels of each stage, as multiples of `base`
-    down:   1 where a stage ends by halving height and width
+    down:   1 where a stage ends by halving height and width; null: the first stages do, as many as bring a
+            frame of any size to maps of at most 8×8
     patch:  side of the squares that the first convolution turns into one place each, and the decoder's
             last one back; 1: a 3×3 convolution at full size instead, as published. Saves most of the
             arithmetic where there is little to be had, as on a CPU
@@ -27,12 +31,24 @@ class ConvConfig:
 
     base: int = 64
     mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])
-    down: list[int] = field(default_factory=lambda: [1, 0, 1, 1, 0])
+    down: list[int] | None = field(default_factory=lambda: [1, 0, 1, 1, 0])
     patch: int = 1
     groups: int = 32
 
+    def fitted(self, image_size: int) -> ConvConfig:
+        """Itself, with `down` for frames of this size. Raises BadInput if there are too few stages to halve."""
+        if self.down is not None:
+            return self
+        halvings = math.ceil(math.log2(max(1, image_size / self.patch / LARGEST_MAP)))
+        if halvings > len(self.mult):
+            raise BadInput(
+                f"Frames of {image_size}×{image_size} take {halvings} halvings to come to {LARGEST_MAP}×{LARGEST_MAP}, and "
+                f"mult={list(self.mult)} has {len(self.mult)} stages; give mult more, or raise patch."
+            )
+        return replace(self, down=[int(stage < halvings) for stage in range(len(self.mult))])
+
     def output_size(self, image_size: int) -> int:
-        """Height and width of the encoder's output. Raises BadInput if sizes do not fit together."""
+        """Height and width of the encoder's output, once `fitted`. Raises BadInput if sizes do not fit together."""
         if len(self.mult) != len(self.down):
             raise BadInput(
                 f"mult has {len(self.mult)} stages and down has {len(self.down)}; give both the same length."
@@ -52,7 +68,7 @@ class ConvConfig:
 
 
 def pixels(frames: Tensor) -> Tensor:
-    """What every network sees of a frame. [..., 3, H, W] uint8 in 0..255 -> float32 in 0..1, as which it stays."""
+    """What every network sees of a frame. [..., C, H, W] uint8 in 0..255 -> float32 in 0..1, as which it stays."""
     if frames.is_floating_point():
         return frames
     return torch.div(frames, 255)  # one pass: true division makes float32 of integers

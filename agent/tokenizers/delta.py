@@ -8,11 +8,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from agent.nets.actions import ActionEmbedding
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, token_grid
 from agent.nets.initialization import initialize_like_gpt
 from agent.quantizers import CosineQuantizer, QuantizerConfig
 from agent.segment import Segment, masked_mean
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
 
 @dataclass
@@ -44,16 +46,17 @@ class DeltaTokenizerConfig:
 class DeltaTokenizer(nn.Module):
     """Codes what changed between two frames, given the action and the first of them."""
 
-    def __init__(self, config: DeltaTokenizerConfig, num_actions: int, image_size: int) -> None:
+    def __init__(self, config: DeltaTokenizerConfig, spaces: Spaces) -> None:
         super().__init__()
         self.config = config
-        self.image_size = image_size
-        self.map_size = config.conv.output_size(image_size)
+        self.image_size = spaces.size
+        conv, frame_conv = config.conv.fitted(spaces.size), config.frame_conv.fitted(spaces.size)
+        self.map_size = conv.output_size(spaces.size)
         self.grid = token_grid(config.tokens)
-        if config.frame_conv.output_size(image_size) != self.map_size:
+        if (other := frame_conv.output_size(spaces.size)) != self.map_size:
             raise BadInput(
                 f"agent.tokenizer.conv gives {self.map_size}×{self.map_size} maps and frame_conv "
-                f"{config.frame_conv.output_size(image_size)}×{config.frame_conv.output_size(image_size)}; "
+                f"{other}×{other}; "
                 "give both the same reduction (patch, down)."
             )
         if self.map_size % self.grid[0] or self.map_size % self.grid[1]:
@@ -62,19 +65,19 @@ class DeltaTokenizer(nn.Module):
                 "choose fewer tokens or an encoder that reduces less."
             )
         cell = config.latent * self.map_size**2 // config.tokens
-        self.encoder_action = nn.Embedding(num_actions, image_size**2)
-        self.decoder_action = nn.Embedding(num_actions, config.action_channels * self.map_size**2)
-        self.encoder = Encoder(config.conv, channels=3 + 1 + 3, latent=config.latent)
-        self.frame_encoder = Encoder(config.frame_conv, channels=3, latent=config.frame_latent)
+        self.encoder_action = ActionEmbedding(spaces.actions, spaces.size**2)
+        self.decoder_action = ActionEmbedding(spaces.actions, config.action_channels * self.map_size**2)
+        self.encoder = Encoder(conv, channels=2 * spaces.channels + 1, latent=config.latent)
+        self.frame_encoder = Encoder(frame_conv, channels=spaces.channels, latent=config.frame_latent)
         self.to_code = nn.Linear(cell, config.quantizer.dim)
         self.quantizer = CosineQuantizer(config.quantizer)
         self.from_code = nn.Linear(config.quantizer.dim, cell)
         latent = config.frame_latent + config.action_channels + config.latent
-        self.decoder = Decoder(config.conv, latent=latent, channels=3)
+        self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
         self.apply(initialize_like_gpt)
 
     def encode_map(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
-        """frames, next_frames: [N, 3, H, W] uint8; actions: [N] int64 -> [N, latent, h, w]."""
+        """frames, next_frames: [N, C, H, W] uint8; actions: [N, F] int64 -> [N, latent, h, w]."""
         action_map = rearrange(self.encoder_action(actions), "n (h w) -> n 1 h w", h=self.image_size)
         return self.encoder(torch.cat([pixels(frames), action_map, pixels(next_frames)], dim=1))
 
@@ -90,7 +93,7 @@ class DeltaTokenizer(nn.Module):
         return rearrange(cells, "n (r k) (h w c) -> n c (r h) (k w)", r=rows, k=columns, h=h, c=self.config.latent)
 
     def encode(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
-        """frames, next_frames: [N, 3, H, W] uint8; actions: [N] int64 -> tokens [N, K] int64."""
+        """frames, next_frames: [N, C, H, W] uint8; actions: [N, F] int64 -> tokens [N, K] int64."""
         cells = self.map_to_cells(self.encode_map(frames, actions, next_frames))
         return self.quantizer.nearest(self.to_code(cells))
 
@@ -99,7 +102,7 @@ class DeltaTokenizer(nn.Module):
         return self.from_code(self.quantizer.lookup(tokens))
 
     def reconstruct(self, frames: Tensor, actions: Tensor, cells: Tensor) -> Tensor:
-        """The decoder as it is trained. cells: [N, K, cell] -> [N, 3, H, W] float, near 0..1."""
+        """The decoder as it is trained. cells: [N, K, cell] -> [N, C, H, W] float, near 0..1."""
         action_maps = rearrange(
             self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size
         )
@@ -108,7 +111,7 @@ class DeltaTokenizer(nn.Module):
         return pixels(frames) + decoded if self.config.residual else decoded
 
     def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
-        """frames: [N, 3, H, W] uint8, or their `pixels`; actions: [N]; tokens: [N, K] -> next frames, uint8."""
+        """frames: [N, C, H, W] uint8, or their `pixels`; actions: [N, F]; tokens: [N, K] -> next frames, uint8."""
         next_frames = self.reconstruct(frames, actions, self.embed(tokens))
         return next_frames.clamp(0, 1).mul(255).round().to(torch.uint8)
 
@@ -120,7 +123,7 @@ class DeltaTokenizer(nn.Module):
         """
         c = self.config
         frames, next_frames = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
-        actions, real = segment.actions[:, :-1].flatten(), segment.mask[:, :-1].flatten()
+        actions, real = segment.actions[:, :-1].flatten(0, 1), segment.mask[:, :-1].flatten()
 
         quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
         difference = self.reconstruct(frames, actions, self.from_code(quantized.vectors)) - pixels(next_frames)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from agent.nets.actions import ActionEmbedding
 from agent.nets.conv import ConvConfig, Encoder, pixels
 from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
 from agent.nets.initialization import initialize_like_gpt
@@ -18,6 +19,7 @@ from agent.nets.transformer import Cache, CausalTransformer, Places, Transformer
 from agent.segment import Segment, masked_mean
 from agent.tokenizers.delta import DeltaTokenizer
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
 
 @dataclass
@@ -54,24 +56,24 @@ class DeltaDynamics(nn.Module):
     Δ1 is predicted at the action, Δ2 at Δ1, and so on; reward and end at the action.
     """
 
-    def __init__(
-        self, config: DeltaDynamicsConfig, num_actions: int, image_size: int, codebook_size: int, tokens: int
-    ) -> None:
+    def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, codebook_size: int, tokens: int) -> None:
         super().__init__()
         self.config = config
         self.tokens = tokens
         self.positions_per_step = 2 + tokens
         self.reward_code = scalar_code(config.reward, REWARD_CODES)
         width = config.transformer.width
-        cells = config.conv.output_size(image_size) ** 2
-        if width % cells:
+        conv = config.conv.fitted(spaces.size)
+        cells = conv.output_size(spaces.size) ** 2
+        if width < cells:
             raise BadInput(
-                f"the world model's width {width} is not divisible by the {cells} cells of its frame encoder's "
-                "output; change width, or the encoder's down or patch."
+                f"the world model's width {width} is less than the {cells} cells of its frame encoder's output; "
+                "raise width, or change the encoder's down or patch."
             )
-        self.frame_encoder = Encoder(config.conv, channels=3, latent=width // cells)
+        self.frame_encoder = Encoder(conv, channels=spaces.channels, latent=width // cells)
+        self.unused = width % cells  # of the I-token; stays zero (as published there is nothing left)
         self.frame_norm = nn.LayerNorm(width)
-        self.action_embedding = nn.Embedding(num_actions, width)
+        self.action_embedding = ActionEmbedding(spaces.actions, width)
         self.token_embedding = nn.Embedding(codebook_size, width)
         self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
         self.token_head = mlp_head(width, codebook_size)
@@ -80,20 +82,22 @@ class DeltaDynamics(nn.Module):
         self.apply(initialize_like_gpt)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The I-token: frames [..., 3, H, W] uint8, or their `pixels` -> [..., width]."""
+        """The I-token: frames [..., C, H, W] uint8, or their `pixels` -> [..., width]."""
         z = self.frame_encoder(pixels(frames).flatten(0, -4))
-        return self.frame_norm(rearrange(z, "n c h w -> n (h w c)")).unflatten(0, frames.shape[:-3])
+        z = rearrange(z, "n c h w -> n (h w c)")
+        z = F.pad(z, (0, self.unused)) if self.unused else z
+        return self.frame_norm(z).unflatten(0, frames.shape[:-3])
 
     def embed(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
         """What the transformer reads of T steps.
 
-        frames: [B, T, 3, H, W] uint8; actions: [B, T]; tokens: [B, T, K] -> [B, T (2 + K), width]
+        frames: [B, T, C, H, W] uint8; actions: [B, T, F]; tokens: [B, T, K] -> [B, T (2 + K), width]
         """
         blocks = [self.embed_frames(frames).unsqueeze(2), self.action_embedding(actions).unsqueeze(2)]
         return torch.cat([*blocks, self.token_embedding(tokens)], dim=2).flatten(1, 2)
 
     def forward(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> DynamicsOutput:
-        """frames: [B, T, 3, H, W] uint8; actions: [B, T]; tokens: [B, S, K] with S = T or T − 1.
+        """frames: [B, T, C, H, W] uint8; actions: [B, T, F]; tokens: [B, S, K] with S = T or T − 1.
 
         With S = T − 1 the last step's Δ-tokens are unknown, and the sequence stops at its action.
         """
@@ -131,7 +135,7 @@ class DeltaDynamics(nn.Module):
 class Imagined(NamedTuple):
     """What the world answers to an action.
 
-    frames:  [B, 3, H, W] uint8, the next observation
+    frames:  [B, C, H, W] uint8, the next observation
     tokens:  [B, K] int64, the change that led to it
     outlook: [B, width] from which `DeltaWorld.outcome` reads reward and end
     """
@@ -144,7 +148,7 @@ class Imagined(NamedTuple):
 class WorldState(NamedTuple):
     """Where an imagined episode stands.
 
-    frames:   [B, 3, H, W] uint8, the newest observation
+    frames:   [B, C, H, W] uint8, the newest observation
     pending:  [B, 1, width] the input that the transformer has not read yet, the newest Δ-token;
               [B, 0, width] where there is no past
     cache:    the transformer's keys and values, written in place by `step`: of two states that came
@@ -167,7 +171,7 @@ class DeltaWorld:
 
     def start(self, segment: Segment) -> WorldState:
         """The state at the segment's last frame, having seen its frames and, but for the last, its actions."""
-        batch, steps = segment.actions.shape
+        batch, steps = segment.mask.shape
         if steps > self.dynamics.config.context:
             raise BadInput(
                 f"{steps} past frames were given to a world model with a context of "
@@ -179,7 +183,7 @@ class DeltaWorld:
         if steps > 1:
             frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
             tokens = self.tokenizer.encode(
-                frames.flatten(0, 1), actions.flatten(), segment.frames[:, 1:].flatten(0, 1)
+                frames.flatten(0, 1), actions.flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
             )
             blocks = self.dynamics.embed(frames, actions, tokens.unflatten(0, (batch, steps - 1)))
             past, pending = blocks[:, :-1], blocks[:, -1:].contiguous()
@@ -188,7 +192,7 @@ class DeltaWorld:
         return WorldState(segment.frames[:, -1].contiguous(), pending, cache, position)
 
     def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
-        """actions: [B] int64; `select` chooses Δ-tokens from their logits.
+        """actions: [B, F] int64; `select` chooses Δ-tokens from their logits.
 
         When the transformer's context is full, what came before the newest I-token is forgotten.
         """

@@ -12,8 +12,10 @@ from agent.quantizers import QuantizerConfig
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig
+from envs.spaces import Spaces
 
 ACTIONS, SIZE = 4, 16
+SPACES = Spaces(channels=3, size=SIZE, actions=(ACTIONS, ACTIONS))
 
 
 def small_config() -> AgentConfig:
@@ -42,7 +44,7 @@ def random_segment(batch: int, steps: int, size: int = SIZE, actions: int = ACTI
     terminated[-1, -2] = True
     return Segment(
         frames=torch.randint(0, 256, (batch, steps, 3, size, size), generator=g, dtype=torch.uint8),
-        actions=torch.randint(0, actions, (batch, steps), generator=g) * mask,
+        actions=torch.randint(0, actions, (batch, steps, 2), generator=g) * mask[..., None],
         rewards=torch.randint(-1, 2, (batch, steps), generator=g).float() * mask,
         terminated=terminated,
         truncated=torch.zeros_like(terminated),
@@ -54,4 +56,4 @@ def random_segment(batch: int, steps: int, size: int = SIZE, actions: int = ACTI
 @pytest.fixture
 def agent() -> Agent:
     torch.manual_seed(0)
-    return Agent(small_config(), ACTIONS, SIZE)
+    return Agent(small_config(), SPACES)

@@ -19,7 +19,7 @@ from agent.imagination import Trajectory
 from agent.nets.heads import symlog
 from agent.policies.cnn_lstm import CnnLstmPolicy, PolicyOutput
 
-from .conftest import ACTIONS, SIZE, random_segment, small_config
+from .conftest import ACTIONS, SPACES, random_segment, small_config
 
 
 def n_step_return(rewards: list, ends: list, values: list, t: int, n: int, discount: float) -> float:
@@ -91,7 +91,7 @@ CONFIG = ActorCriticConfig(burn_in=3, horizon=HORIZON, discount=0.9, lambda_=0.8
 def make_policy(value: str = "two_hot") -> CnnLstmPolicy:
     config = small_config().policy
     config.value = value
-    return CnnLstmPolicy(config, ACTIONS, SIZE)
+    return CnnLstmPolicy(config, SPACES)
 
 
 def make_rollout(value_size: int) -> tuple[PolicyOutput, Tensor, Trajectory]:
@@ -101,13 +101,13 @@ def make_rollout(value_size: int) -> tuple[PolicyOutput, Tensor, Trajectory]:
     ends[0, 2] = ends[1, 3] = True
     trajectory = Trajectory(
         frames=torch.zeros(BATCH, HORIZON + 1, 3, 1, 1, dtype=torch.uint8),
-        actions=torch.randint(ACTIONS, (BATCH, HORIZON), generator=g),
+        actions=torch.randint(ACTIONS, (BATCH, HORIZON, 2), generator=g),
         tokens=torch.zeros(BATCH, HORIZON, 4, dtype=torch.int64),
         rewards=torch.randn(BATCH, HORIZON, generator=g),
         ends=ends,
         batch_size=[BATCH],
     )
-    action_logits = torch.randn(BATCH, HORIZON, ACTIONS, generator=g).requires_grad_()
+    action_logits = torch.randn(BATCH, HORIZON, 2, ACTIONS, generator=g).requires_grad_()
     value = torch.randn(BATCH, HORIZON, value_size, generator=g).requires_grad_()
     return PolicyOutput(action_logits, value), 3 * torch.randn(BATCH, HORIZON + 1, generator=g), trajectory
 
@@ -123,7 +123,8 @@ def test_the_losses_against_a_loop(value: str, size: int) -> None:
             if any(row[1][:t]):
                 break
             log_p = output.action_logits[b, t].detach().double().log_softmax(-1)
-            actor.append(-log_p[trajectory.actions[b, t]].item() * (lambda_return[t] - values[b, t].item()))
+            chosen = sum(log_p[factor, choice].item() for factor, choice in enumerate(trajectory.actions[b, t]))
+            actor.append(-chosen * (lambda_return[t] - values[b, t].item()))
             entropies.append(-(log_p.exp() * log_p).sum().item())
             code = output.value[b, t].detach().double()
             if value == "scalar":

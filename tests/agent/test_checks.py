@@ -10,6 +10,7 @@ from agent.agent import Agent
 from agent.checks import check_config, check_space, check_values, flatten, pick_device, range_of
 from agent.config import TrainConfig
 from envs.errors import BadInput
+from envs.spaces import Spaces
 from tests.tiny import tiny
 
 NUMBERS = {
@@ -79,7 +80,7 @@ class TestSpace:
 
     @pytest.fixture
     def networks(self) -> Agent:
-        return Agent(tiny().agent, num_actions=3, image_size=32)
+        return Agent(tiny().agent, Spaces(3, 32, (3,)))
 
     def refuses(self, monkeypatch, networks, folder, memory=1e18, disk=1e18, saved=0, activations=0, **replay) -> str | None:
         """With so many bytes free."""
@@ -87,7 +88,7 @@ class TestSpace:
         monkeypatch.setattr(psutil, "virtual_memory", lambda: Free(memory))
         monkeypatch.setattr(psutil, "disk_usage", lambda path: Free(disk))
         try:
-            check_space(config, networks, activations, 32, folder, torch.device("cpu"), saved)
+            check_space(config, networks, activations, Spaces(3, 32, (3,)), folder, torch.device("cpu"), saved)
         except BadInput as refusal:
             return str(refusal)
         return None

@@ -10,7 +10,7 @@ from agent.nets.conv import pixels
 from agent.policies.cnn_lstm import CnnLstmPolicy
 from envs.errors import BadInput
 
-from .conftest import ACTIONS, SIZE, random_segment, small_config
+from .conftest import ACTIONS, SPACES, random_segment, small_config
 
 HIDDEN, STEPS = 16, 6
 
@@ -18,7 +18,7 @@ HIDDEN, STEPS = 16, 6
 @pytest.fixture
 def policy() -> CnnLstmPolicy:
     torch.manual_seed(0)
-    policy = CnnLstmPolicy(small_config().policy, ACTIONS, SIZE)
+    policy = CnnLstmPolicy(small_config().policy, SPACES)
     torch.nn.init.normal_(policy.critic.weight)
     return policy
 
@@ -35,7 +35,7 @@ def state() -> Tensor:
 
 def test_all_steps_at_once_equal_single_steps(policy: CnnLstmPolicy, frames: Tensor, state: Tensor) -> None:
     output, after = policy(frames, state)
-    assert output.action_logits.shape == (3, STEPS, ACTIONS) and output.value.shape == (3, STEPS, 255)
+    assert output.action_logits.shape == (3, STEPS, 2, ACTIONS) and output.value.shape == (3, STEPS, 255)
     for t in range(STEPS):
         single, state = policy(frames[:, t : t + 1], state)
         torch.testing.assert_close(single.action_logits[:, 0], output.action_logits[:, t])
@@ -52,7 +52,7 @@ def test_the_lstm_is_pytorchs(policy: CnnLstmPolicy, frames: Tensor, state: Tens
         z = policy.encoder(pixels(frames[:, t]))
         x = torch.stack([z[:, k, i, j] for i in range(4) for j in range(4) for k in range(4)], dim=1)
         h, c = policy.lstm(x, (h, c))
-        torch.testing.assert_close(output.action_logits[:, t], policy.actor(h))
+        torch.testing.assert_close(output.action_logits[:, t].flatten(1), policy.actor(h))
         torch.testing.assert_close(output.value[:, t], policy.critic(h))
     expected = torch.cat([h, c], dim=1)
     torch.testing.assert_close(after, expected)
@@ -79,7 +79,7 @@ def test_the_gradient_reaches_every_step(policy: CnnLstmPolicy, frames: Tensor) 
 def test_values_start_at_zero(frames: Tensor, value: str, size: int) -> None:
     config = small_config().policy
     config.value = value
-    policy = CnnLstmPolicy(config, ACTIONS, SIZE)
+    policy = CnnLstmPolicy(config, SPACES)
     output, _ = policy(frames, policy.initial_state(3))
     assert output.value.shape == (3, STEPS, size) and not output.value.any()
     torch.testing.assert_close(policy.value_code.value(output.value), torch.zeros(3, STEPS), rtol=0, atol=1e-6)
@@ -99,4 +99,4 @@ def test_misfits_are_refused() -> None:
         config = small_config().policy
         setattr(config.conv, name, value)
         with pytest.raises(BadInput, match=message):
-            CnnLstmPolicy(config, ACTIONS, SIZE)
+            CnnLstmPolicy(config, SPACES)

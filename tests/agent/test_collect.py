@@ -2,22 +2,25 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agent.agent import Agent
 from agent.collect import Collector, Player, achievements_of, info_of
 from agent.replay import Replay, ReplayConfig
+from envs.actions import ChooseActions
+from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_vector
 from envs.wrappers import SeededEpisodes
-from tests.agent.conftest import ACTIONS, SIZE
+from tests.agent.conftest import ACTIONS, SIZE, SPACES
+from tests.tiny import tiny
 
 
 class Counter(gymnasium.Env):
     """Frames show the step, rewards are 1, and an episode has as many steps as it is told."""
 
     observation_space = Box(0, 255, (SIZE, SIZE, 3), np.uint8)
-    action_space = Discrete(ACTIONS)
+    action_space = MultiDiscrete([ACTIONS, ACTIONS])
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -35,12 +38,12 @@ class Counter(gymnasium.Env):
 
 
 def counters(*lengths: int) -> SyncVectorEnv:
-    makers = [lambda n=n: SeededEpisodes(Counter(n), 0) for n in lengths]
+    makers = [lambda n=n: SeededEpisodes(ChooseActions(Counter(n)), 0) for n in lengths]
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 def collector(agent: Agent, *lengths: int, epsilon: float = 0.0) -> Collector:
-    replay = Replay(ReplayConfig(capacity=10_000), len(lengths), (3, SIZE, SIZE), seed=0)
+    replay = Replay(ReplayConfig(capacity=10_000), len(lengths), SPACES, seed=0)
     return Collector(counters(*lengths), agent, replay, epsilon)
 
 
@@ -83,7 +86,7 @@ def test_what_the_replay_gets(agent):
 
 def test_exploration_rate(agent, monkeypatch):
     """A share ε of the actions is uniformly random, the policy's own among them."""
-    monkeypatch.setattr(agent, "act", lambda frames, state: (torch.zeros(len(frames), dtype=torch.int64), state))
+    monkeypatch.setattr(agent, "act", lambda frames, state: (torch.zeros(len(frames), 1, dtype=torch.int64), state))
     torch.manual_seed(0)
     own = collector(agent, *[50] * 20, epsilon=0.2)
     own.collect(6000, random=False)
@@ -128,7 +131,7 @@ def test_infos_of_one_environment():
     envs = counters(2, 3)
     envs.reset()
     for _ in range(3):
-        _, _, _, _, info = envs.step(np.zeros(2, np.int64))
+        _, _, _, _, info = envs.step(np.zeros((2, 2), np.int64))
     assert info_of(info, 1) == {"steps": 3} and info_of(info, 0) == {}
     player_infos = make_vector(EnvConfig(kwargs={"length": 2}), [0])
     player_infos.reset()
@@ -143,14 +146,15 @@ def test_achievements(agent):
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-def test_resumed_where_it_stood(parallel, agent):
+def test_resumed_where_it_stood(parallel):
     """Every number of steps of Catch, so that environments stand at an episode's end too."""
-    env = EnvConfig(id="deltadream/Catch-v0", parallel=parallel)
+    env, spaces = EnvConfig(id="deltadream/Catch-v0", parallel=parallel), Spaces(3, 32, (3,))
+    agent = Agent(tiny().agent, spaces).eval()
     for steps in (range(16, 24) if not parallel else (18, 20)):
         torch.manual_seed(steps)
         envs = make_vector(env, [0, 1]), make_vector(env, [0, 1])
         own, other = [
-            Collector(e, agent, Replay(ReplayConfig(capacity=200), 2, (3, 32, 32), seed=0), 0.5) for e in envs
+            Collector(e, agent, Replay(ReplayConfig(capacity=200), 2, spaces, seed=0), 0.5) for e in envs
         ]
         own.collect(steps, random=True)
         tensors, rest = own.state_dict()
@@ -159,7 +163,7 @@ def test_resumed_where_it_stood(parallel, agent):
         for receiver, player in ((rows, own.player), (again, other.player)):
             torch.manual_seed(1)
             for _ in range(25):
-                row, episodes = player.step(lambda f, s: (torch.randint(3, (2,)), s))
+                row, episodes = player.step(lambda f, s: (torch.randint(3, (2, 1)), s))
                 receiver.append((row, [(e.env, e.length, e.total_reward) for e in episodes]))
         for (row, episodes), (row_again, episodes_again) in zip(rows, again, strict=True):
             assert episodes == episodes_again

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from agent.agent import Agent
 from agent.cost import CARDS, PUBLISHED, Card, Held, Operation, Recorder
 from agent.cost import check_against_published, compiled_launches, estimate
-from tests.agent.conftest import ACTIONS, SIZE, random_segment, small_config
+from tests.agent.conftest import SPACES, random_segment, small_config
 
 OPERATIONS = st.lists(
     st.builds(
@@ -30,7 +30,7 @@ PRECISION = st.sampled_from(["bf16", "fp32"])
 @pytest.mark.parametrize(("part", "steps"), [("tokenizer", 6), ("dynamics", 6), ("policy", 3)])
 def test_flop_is_that_of_the_flop_counter(part: str, steps: int, device: str) -> None:
     with torch.device(device):
-        agent = Agent(small_config(), ACTIONS, SIZE)
+        agent = Agent(small_config(), SPACES)
     segment = random_segment(2, steps).to(device)
 
     def update() -> None:

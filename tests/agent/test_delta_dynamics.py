@@ -13,8 +13,9 @@ from agent.nets.heads import gumbel_max, symlog
 from agent.segment import Segment
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, WorldState
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
-from .conftest import ACTIONS, SIZE, random_segment, small_config
+from .conftest import ACTIONS, SPACES, random_segment, small_config
 
 CODES, K, STEPS = 16, 4, 5
 BLOCK = 2 + K
@@ -26,7 +27,7 @@ def make_agent(**changes) -> Agent:
     config = small_config()
     for name, value in changes.items():
         setattr(config.dynamics, name, value)
-    agent = Agent(config, ACTIONS, SIZE).eval().requires_grad_(False)
+    agent = Agent(config, SPACES).eval().requires_grad_(False)
     for p in agent.dynamics.parameters():
         if p.ndim == 2:
             p.normal_(std=0.2)
@@ -162,11 +163,11 @@ def test_every_parameter_learns() -> None:
 
 def test_misfits_are_refused() -> None:
     config = small_config().dynamics
-    config.transformer.width = 24
-    with pytest.raises(BadInput, match="width 24 is not divisible by the 16 cells"):
-        DeltaDynamics(config, ACTIONS, SIZE, CODES, K)
+    config.transformer.width = 12
+    with pytest.raises(BadInput, match="width 12 is less than the 16 cells"):
+        DeltaDynamics(config, SPACES, CODES, K)
     with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
-        DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), ACTIONS, 64, CODES, K)
+        DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), Spaces(3, 64, (ACTIONS,)), CODES, K)
 
 
 class Forced:
@@ -187,7 +188,7 @@ class Forced:
 
 
 def run(agent: Agent, state: WorldState, actions: Tensor, tokens: Tensor):
-    """Steps under actions [B, H] and tokens [B, H, K] -> frames, token and end logits, rewards [B, H, ...]; state."""
+    """Steps under actions [B, H, F] and tokens [B, H, K] -> frames, token and end logits, rewards [B, H, ...]; state."""
     forced, imagined = Forced(tokens), []
     for action in actions.unbind(dim=1):
         step, state = agent.world.step(state, action, forced)
@@ -210,11 +211,11 @@ def close(a: Tensor, b: Tensor) -> bool:
 def test_stepping_equals_the_forward_pass(agent: Agent, past: int, steps: int) -> None:
     """Up to the whole context of 8 steps: the last of them still remembers the first frame."""
     segment = random_segment(2, past + 1)[:, :past]
-    actions = torch.randint(ACTIONS, (2, steps), generator=torch.Generator().manual_seed(1))
+    actions = torch.randint(ACTIONS, (2, steps, 2), generator=torch.Generator().manual_seed(1))
     tokens = random_tokens(2, steps)
     frames, token_logits, end_logits, rewards, _ = run(agent, agent.world.start(segment), actions, tokens)
 
-    seen = segment.frames[:, :-1].flatten(0, 1), segment.actions[:, :-1].flatten(), segment.frames[:, 1:].flatten(0, 1)
+    seen = segment.frames[:, :-1].flatten(0, 1), segment.actions[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
     past_tokens = agent.tokenizer.encode(*seen).unflatten(0, (2, past - 1)) if past > 1 else tokens[:, :0]
     output = agent.dynamics(
         torch.cat([segment.frames, frames[:, :-1]], dim=1),
@@ -233,7 +234,7 @@ def test_stepping_equals_the_forward_pass(agent: Agent, past: int, steps: int) -
 
 def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agent) -> None:
     segment = random_segment(2, 3)
-    actions = torch.randint(ACTIONS, (2, 12), generator=torch.Generator().manual_seed(1))
+    actions = torch.randint(ACTIONS, (2, 12, 2), generator=torch.Generator().manual_seed(1))
     tokens = random_tokens(2, 12)
     _, _, _, _, full = run(agent, agent.world.start(segment), actions[:, :6], tokens[:, :6])  # 2 + 6 = 8 steps
     fresh = agent.world.start(random_segment(2, 2)[:, :1])._replace(frames=full.frames)
@@ -257,7 +258,7 @@ def test_the_sign_of_a_reward_is_sampled() -> None:
     torch.manual_seed(0)
     agent = make_agent(reward="sign")
     state = agent.world.start(random_segment(200, 2))
-    imagined, _ = agent.world.step(state, torch.zeros(200, dtype=torch.int64), gumbel_max)
+    imagined, _ = agent.world.step(state, torch.zeros(200, 2, dtype=torch.int64), gumbel_max)
     reward, end = agent.world.outcome(imagined.outlook, gumbel_max)
     assert set(reward.tolist()) == {-1, 0, 1}
     assert end.any() and not end.all()

@@ -12,7 +12,7 @@ from agent.agent import Agent
 from agent.tokenizers.delta import DeltaTokenizer, DeltaTokenizerConfig
 from envs.errors import BadInput
 
-from .conftest import ACTIONS, SIZE, random_segment, small_config
+from .conftest import ACTIONS, SIZE, SPACES, random_segment, small_config
 
 
 def make(size: int = SIZE, **changes) -> DeltaTokenizer:
@@ -20,7 +20,7 @@ def make(size: int = SIZE, **changes) -> DeltaTokenizer:
     config = small_config().tokenizer
     for name, value in changes.items():
         setattr(config, name, value)
-    return DeltaTokenizer(config, ACTIONS, size).eval()
+    return DeltaTokenizer(config, replace(SPACES, size=size)).eval()
 
 
 def transitions(count: int, size: int = SIZE):
@@ -68,7 +68,7 @@ def test_decoded_frames_do_not_wrap_around() -> None:
 def test_all_inputs_are_seen() -> None:
     tokenizer = make()
     frames, _, next_frames = transitions(1)
-    a, b = torch.tensor([0]), torch.tensor([1])
+    a, b = torch.tensor([[0, 2]]), torch.tensor([[0, 1]])  # the second factor too
     z = tokenizer.encode_map(frames, a, next_frames)
     for other in [(255 - frames, a, next_frames), (frames, b, next_frames), (frames, a, 255 - next_frames)]:
         assert not torch.allclose(z, tokenizer.encode_map(*other))
@@ -141,7 +141,7 @@ def test_every_parameter_learns_from_the_reconstruction() -> None:
     """Those before the quantizer too, straight through it."""
     tokenizer = make().train()
     segment = random_segment(8, 4)
-    segment.actions[:] = torch.arange(32).view(8, 4) % ACTIONS
+    segment.actions[:] = torch.arange(64).view(8, 4, 2) % ACTIONS
     tokenizer.loss(segment)["reconstruction_l2"].backward()
     assert [name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -161,17 +161,17 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(BadInput, match="conv gives 4×4 maps and frame_conv 8×8"):
         make(frame_conv=frame_conv)
     with pytest.raises(BadInput, match="image size 60 is not divisible by 8"):
-        DeltaTokenizer(DeltaTokenizerConfig(), ACTIONS, 60)
+        DeltaTokenizer(DeltaTokenizerConfig(), replace(SPACES, size=60))
 
 
 def test_a_residual_decoder_adds_to_the_previous_frame() -> None:
     """With a decoder that says nothing, the next frame is the previous one; without `residual`, black."""
     for residual in (False, True):
         config = replace(small_config().tokenizer, residual=residual)
-        tokenizer = DeltaTokenizer(config, ACTIONS, SIZE)
+        tokenizer = DeltaTokenizer(config, SPACES)
         torch.nn.init.zeros_(tokenizer.decoder[-1].weight)
         torch.nn.init.zeros_(tokenizer.decoder[-1].bias)
         frames = random_segment(2, 3).frames.flatten(0, 1)
-        actions = torch.zeros(len(frames), dtype=torch.int64)
+        actions = torch.zeros(len(frames), 2, dtype=torch.int64)
         decoded = tokenizer.decode(frames, actions, torch.zeros(len(frames), config.tokens, dtype=torch.int64))
         assert torch.equal(decoded, frames if residual else torch.zeros_like(frames))

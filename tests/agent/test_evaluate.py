@@ -9,6 +9,7 @@ from agent.evaluate import EvaluationConfig, evaluate
 from agent.previews import write_best_and_median
 from envs.catch import CatchEnv
 from envs.scores import CRAFTER_ACHIEVEMENTS
+from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_single
 from tests.agent.conftest import SIZE
 from tests.agent.test_collect import counters
@@ -20,7 +21,7 @@ CATCH = EnvConfig(id="deltadream/Catch-v0")
 @pytest.fixture(scope="module")
 def catcher() -> Agent:
     torch.manual_seed(0)
-    return Agent(tiny().agent, num_actions=3, image_size=32).eval()
+    return Agent(tiny().agent, Spaces(3, 32, (3,))).eval()
 
 
 def test_each_environment_plays_its_share(agent, monkeypatch):
@@ -150,7 +151,7 @@ def test_summary(agent, monkeypatch):
 def test_crafter_score():
     torch.manual_seed(0)
     config = tiny(base=TINY_CRAFTER)
-    agent = Agent(config.agent, num_actions=17, image_size=64).eval()
+    agent = Agent(config.agent, Spaces(3, 64, (17,))).eval()
     result = evaluate(agent, config.env, EvaluationConfig(episodes=3, num_envs=2))
     assert (result.lengths <= 60).all() and len(result.achievements) == 3
     summary = result.summary()

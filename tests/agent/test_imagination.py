@@ -11,7 +11,7 @@ from agent.agent import Agent
 from agent.imagination import Trajectory, act, burn_in, dream, imagine
 from agent.nets.heads import gumbel_max, greedy
 
-from .conftest import ACTIONS, SIZE, random_segment, small_config
+from .conftest import ACTIONS, SIZE, SPACES, random_segment, small_config
 
 BATCH, HORIZON, K = 6, 5, 4
 
@@ -20,7 +20,7 @@ BATCH, HORIZON, K = 6, 5, 4
 def agent() -> Agent:
     """In evaluation mode, with weights large enough that different actions give different frames."""
     torch.manual_seed(0)
-    agent = Agent(small_config(), ACTIONS, SIZE).eval()
+    agent = Agent(small_config(), SPACES).eval()
     with torch.no_grad():
         for module in (agent.tokenizer, agent.dynamics):
             for p in module.parameters():
@@ -44,7 +44,7 @@ def test_shapes_and_types(agent: Agent) -> None:
     trajectory = rollout(agent)
     expected = {
         "frames": ((BATCH, HORIZON + 1, 3, SIZE, SIZE), torch.uint8),
-        "actions": ((BATCH, HORIZON), torch.int64),
+        "actions": ((BATCH, HORIZON, 2), torch.int64),
         "tokens": ((BATCH, HORIZON, K), torch.int64),
         "rewards": ((BATCH, HORIZON), torch.float32),
         "ends": ((BATCH, HORIZON), torch.bool),
@@ -126,7 +126,7 @@ def test_a_dream_sees_burn_in_frames_and_no_others(agent: Agent, t: int) -> None
 def test_a_repeated_body_returns_no_views(agent: Agent) -> None:
     """agent/nets/repeated.py says why."""
     state = agent.world.start(random_segment(BATCH, 3))
-    imagined, following = agent.world.step(state, torch.zeros(BATCH, dtype=torch.int64))
+    imagined, following = agent.world.step(state, torch.zeros(BATCH, 2, dtype=torch.int64))
     actions, policy_state = act(agent.policy, state.frames, agent.policy.initial_state(BATCH), greedy)
     for tensor in (*imagined, following.pending, actions, policy_state):
         assert tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize

@@ -15,7 +15,7 @@ from agent.learner import Averages, Execution, Learner, LearnerConfig, NonFinite
 from agent.segment import Segment
 from envs.errors import BadInput
 
-from .conftest import ACTIONS, SIZE, random_segment, small_config
+from .conftest import SPACES, random_segment, small_config
 
 EAGER = Execution("eager", bf16=False)
 PARTS = {"tokenizer": 6, "dynamics": 6, "policy": 3}  # name -> steps of its segments
@@ -30,7 +30,7 @@ def make_learner(agent: Agent, part: str, execution: Execution = EAGER) -> Learn
 def test_an_update_finishes_on_the_meta_device(part):
     """There, whatever reads a value back raises: .item(), .cpu(), bool(tensor), boolean indexing."""
     with torch.device("meta"):
-        agent = Agent(small_config(), ACTIONS, SIZE).eval()
+        agent = Agent(small_config(), SPACES).eval()
     metrics = make_learner(agent, part).update(random_segment(4, PARTS[part]).to("meta"))
     assert all(value.is_meta for value in metrics.values())
 
@@ -44,7 +44,7 @@ def test_the_meta_device_does_raise_on_what_reads_back():
 def test_a_recorded_update_replays_bit_equal(part):
     """Recorded once, replayed on other inputs without the Python: every tensor that changes changes alike."""
     torch.manual_seed(0)
-    agent = Agent(small_config(), ACTIONS, SIZE).eval()
+    agent = Agent(small_config(), SPACES).eval()
     learner = make_learner(agent, part)
     learner.update(random_segment(4, PARTS[part], seed=1))  # the optimizer's state now exists
     twin = copy.deepcopy(SimpleNamespace(agent=agent, learner=learner))
@@ -74,7 +74,7 @@ def test_a_recorded_update_replays_bit_equal(part):
 def losses_of_twenty_updates(part: str, execution: Execution, device: str = "cpu") -> list[dict[str, float]]:
     """From the same start, on the same segments, with the same random numbers."""
     torch.manual_seed(0)
-    agent = Agent(small_config(), ACTIONS, SIZE).eval().to(device)
+    agent = Agent(small_config(), SPACES).eval().to(device)
     learner = make_learner(agent, part, execution)
     torch.manual_seed(7)
     with torch._inductor.config.patch(fallback_random=True):  # else compiled code draws its numbers in its own order
@@ -134,7 +134,7 @@ def test_an_update_in_bf16(part):
     metrics, trained = [], []
     for bf16 in (False, True):
         torch.manual_seed(0)
-        agent = Agent(small_config(), ACTIONS, SIZE).eval()
+        agent = Agent(small_config(), SPACES).eval()
         learner = make_learner(agent, part, Execution("eager", bf16))
         torch.manual_seed(1)
         metrics.append({name: value.item() for name, value in learner.update(random_segment(4, PARTS[part])).items()})

@@ -7,6 +7,7 @@ import torch
 from agent.agent import Agent
 from agent.config import TrainConfig
 from agent.parts import PARTS, make_learner, time_update, total_updates, window
+from envs.spaces import Spaces
 from tests.tiny import tiny
 
 def test_windows() -> None:
@@ -23,7 +24,7 @@ def test_updates_of_a_whole_run() -> None:
 def test_timing_leaves_no_trace() -> None:
     config = tiny()
     torch.manual_seed(0)
-    agent = Agent(config.agent, 3, 32).eval()
+    agent = Agent(config.agent, Spaces(3, 32, (3,))).eval()
     before, random = {k: v.clone() for k, v in agent.state_dict().items()}, torch.get_rng_state()
     for part in PARTS:
         learner = make_learner(agent, config, part)

@@ -14,6 +14,7 @@ from agent.nets.heads import greedy
 from agent.pictures import Panel
 from agent.play import Both, Dream, DreamAlone, Moment, Reality, Side, View, by_agent, draw, frame_error, play, values
 from agent.segment import Segment
+from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_rendered, make_single
 from tests.tiny import tiny
 
@@ -21,11 +22,15 @@ CATCH = EnvConfig(id="deltadream/Catch-v0")
 ACTIONS = [0, 2, 1, 0, 2, 2, 1, 0, 1]
 
 
+def label(action: np.ndarray) -> str:
+    return ("left", "stay", "right")[action[0]]
+
+
 @pytest.fixture(scope="module")
 def agent() -> Agent:
     """In evaluation mode; burn-in 2, context 6, weights large enough that actions matter."""
     torch.manual_seed(0)
-    agent = Agent(tiny("agent.tokenizer.tokens=4").agent, num_actions=3, image_size=32).eval()
+    agent = Agent(tiny("agent.tokenizer.tokens=4").agent, Spaces(3, 32, (3,))).eval()
     with torch.no_grad():
         for p in [*agent.tokenizer.parameters(), *agent.dynamics.parameters()]:
             if p.ndim == 2:
@@ -38,10 +43,10 @@ def scripted(frames: list | None = None):
     """Plays ACTIONS over and over; what it sees is added to `frames`."""
     turn = iter(ACTIONS * 10)
 
-    def choose(frame: torch.Tensor, begins: bool) -> int:
+    def choose(frame: torch.Tensor, begins: bool) -> np.ndarray:
         if frames is not None:
             frames.append((frame.clone(), begins))
-        return next(turn)
+        return np.array([next(turn)])
 
     return choose
 
@@ -90,7 +95,7 @@ def start(frames: list[np.ndarray], actions: list[int]) -> Segment:
     n = len(frames)
     no = torch.zeros(1, n, dtype=torch.bool)
     return Segment(
-        frames=torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None], actions=torch.tensor([[*actions, 0]]),
+        frames=torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None], actions=torch.tensor([[*actions, 0]])[..., None],
         rewards=torch.zeros(1, n), terminated=no, truncated=no, mask=~no, batch_size=[1, n],
     )  # fmt: skip
 
@@ -101,7 +106,7 @@ def expected_dream(agent: Agent, wake_every: int | None) -> list[tuple]:
     frames = [observation for observation, _, _ in by_hand(1)]
     world, state, alone, result = agent.world, agent.world.start(start(frames[:1], [])), 0, []
     for t, action in enumerate(ACTIONS):
-        imagined, state = world.step(state, torch.tensor([action]))
+        imagined, state = world.step(state, torch.tensor([[action]]))
         alone += 1
         reward, _ = world.outcome(imagined.outlook)
         end = agent.dynamics.end_head(imagined.outlook).softmax(-1)[0, 1]
@@ -200,7 +205,7 @@ def test_the_context_may_run_full(agent: Agent):
     """Of 6 steps: the dream goes on."""
     dream = Dream(agent)
     dream.begin(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    assert all(np.isfinite(dream.step(t % 3).total) for t in range(20)) and dream.alone == 20
+    assert all(np.isfinite(dream.step(np.array([t % 3])).total) for t in range(20)) and dream.alone == 20
 
 
 def test_end_probability_is_that_by_which_ends_are_sampled(agent: Agent):
@@ -233,10 +238,10 @@ def test_a_drawn_moment(agent: Agent, monkeypatch):
     monkeypatch.setattr("agent.play.scene", lambda *arguments: given.append(arguments))
     real, dream = (Side(np.full((32, 32, 3), shade, np.uint8), 2.0, 1.0, end) for shade, end in ((9, 0.0), (99, 0.25)))
     view = View(real, dream, over=False, tokens=np.arange(4), alone=1, error=90.0)
-    draw(Moment(7, 2, 1, view), ["left", "stay", "right"], [("x", "left")])
-    draw(Moment(8, 2, 2, View(real, None, over=True)), ["left", "stay", "right"])
+    draw(Moment(7, 2, np.array([1]), view), label, [("x", "left"), ("y", "stay")])
+    draw(Moment(8, 2, np.array([2]), View(real, None, over=True)), label)
     (panels, title, note, keys, marked, scale), (after_end, *_) = given
-    assert (title, note, keys, marked, scale) == ("episode 2, step 7", "stay", [("x", "left")], 1, 12)
+    assert (title, note, keys, marked, scale) == ("episode 2, step 7", "stay", [("x", "left"), ("y", "stay")], 1, 12)
     assert panels[0] == Panel(real.picture, "reality", "", {"reward": "+1.00", "return": "+2.00", "end": "0.0 %"})
     assert panels[1][1:4] == ("dream", "1 step from reality", {
         "reward": "+1.00", "return": "+2.00", "end": "25.0 %", "error of 255": "90.0"
@@ -248,7 +253,7 @@ def test_a_drawn_moment(agent: Agent, monkeypatch):
 def test_all_pictures_of_a_stage_have_one_size(agent: Agent):
     env = make_single(CATCH, 3)
     for stage in (Reality(make_rendered(CATCH, 3)), DreamAlone(env, agent), Both(env, agent, 2)):
-        pictures = [draw(moment, ["left", "stay", "right"]) for moment in play(stage, scripted(), 12)]
+        pictures = [draw(moment, label) for moment in play(stage, scripted(), 12)]
         assert len({picture.shape for picture in pictures}) == 1 and pictures[0].dtype == np.uint8
         assert pictures[0].shape[0] % 2 == pictures[0].shape[1] % 2 == 0
         assert len({picture.tobytes() for picture in pictures}) == len(pictures)  # the step is counted

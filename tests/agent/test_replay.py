@@ -16,8 +16,12 @@ from scipy.stats import chisquare
 
 from agent.replay import Replay, ReplayConfig
 from envs.errors import BadInput
+from envs.spaces import Spaces
 
-SHAPE = (3, 1, 2)  # six bytes: a mark (real frames are never zero), env, episode and step
+SPACES = Spaces(channels=6, size=1, actions=(10**6, 3))
+SHAPE = SPACES.frame_shape  # six bytes: a mark (real frames are never zero), env, episode and step
+
+CRAFTER = Spaces(3, 64, (17,))
 
 
 class Environments:
@@ -43,7 +47,7 @@ class Environments:
             code = np.array([action(env, *where) for env, where in enumerate(row)])
             self.replay.add(
                 frames=np.stack([frame(env, *where) for env, where in enumerate(row)]),
-                actions=np.where(is_step, code, -7),
+                actions=np.stack([np.where(is_step, code, -7), code % 3], axis=-1),
                 rewards=np.where(is_step, code / 2, 99.0),
                 # A row that is no step may say anything.
                 terminated=ended & (kind != 1) | ~is_step,
@@ -81,7 +85,7 @@ def action(env: int, episode: int, step: int) -> int:
 
 
 def decode(frames: torch.Tensor) -> list[tuple[int, int, int] | None]:
-    """[L, 3, 1, 2] -> (env, episode, step) of each slot; None where all is zero."""
+    """[L, 6, 1, 1] -> (env, episode, step) of each slot; None where all is zero."""
     codes = frames.flatten(1).tolist()
     assert all(c[0] == 255 or not any(c) for c in codes)
     return [(c[1], c[2] * 256 + c[3], c[4] * 256 + c[5]) if c[0] else None for c in codes]
@@ -89,7 +93,7 @@ def decode(frames: torch.Tensor) -> list[tuple[int, int, int] | None]:
 
 def make(capacity=1000, num_envs=1, alpha=5.0, seed=0, storage="memory", scratch_dir=None):
     config = ReplayConfig(capacity, storage, alpha)
-    return Replay(config, num_envs, SHAPE, seed, scratch_dir)
+    return Replay(config, num_envs, SPACES, seed, scratch_dir)
 
 
 def check(segment, environments: Environments, length: int, anchor: str) -> None:
@@ -110,7 +114,8 @@ def check(segment, environments: Environments, length: int, anchor: str) -> None
             end = real and closed and t == last - 1
             assert slots[j] == ((env, episode, t) if first <= t <= shown else None)
             assert window.mask[j] == real
-            assert window.actions[j] == (action(env, episode, t) if real else 0)
+            code = action(env, episode, t) if real else 0
+            assert window.actions[j].tolist() == [code, code % 3]
             assert window.rewards[j] == (action(env, episode, t) / 2 if real else 0)
             assert window.terminated[j] == (end and episode % 3 != 1)
             assert window.truncated[j] == (end and episode % 3 != 0)
@@ -444,15 +449,15 @@ def test_cut_running():
 def test_bad_rows_are_refused_and_leave_nothing():
     replay = make(num_envs=2)
     environments = Environments(replay, [[2], [9]]).run(2)
-    frames, zeros = np.zeros((2, *SHAPE), np.uint8), np.zeros(2)
+    frames, actions, zeros = np.zeros((2, *SHAPE), np.uint8), np.zeros((2, 2)), np.zeros(2)
     no, yes = np.zeros(2, bool), np.ones(2, bool)
     with pytest.raises(ValueError, match=r"environments \[0\] is wrong"):
-        replay.add(frames, zeros, zeros, no, no, yes)
+        replay.add(frames, actions, zeros, no, no, yes)
     with pytest.raises(ValueError, match=r"environments \[1\] is wrong"):
-        replay.add(frames, zeros, zeros, no, no, no)
-    for bad in (frames[:1], frames[..., :1], frames.astype(np.float32)):
+        replay.add(frames, actions, zeros, no, no, no)
+    for bad in (frames[:1], frames[:, :1], frames.astype(np.float32)):
         with pytest.raises(ValueError, match="frames are"):
-            replay.add(bad, zeros, zeros, no, no, np.array([False, True]))
+            replay.add(bad, actions, zeros, no, no, np.array([False, True]))
     environments.run(3)
     check(replay.sample("policy", 50, 5), environments, 5, "around")
     with pytest.raises(ValueError, match="choose 'around' or 'before'"):
@@ -462,20 +467,20 @@ def test_bad_rows_are_refused_and_leave_nothing():
 def test_sizes_are_checked_before_anything_is_allocated(monkeypatch, tmp_path):
     config = ReplayConfig(1_000_003)
     needed = 1_000_000 * (3 * 64 * 64 + 12)
-    assert Replay.bytes_needed(config, 16, (3, 64, 64)) == needed
+    assert Replay.bytes_needed(config, 16, CRAFTER) == needed
     free = SimpleNamespace(available=needed, free=needed)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(psutil, "disk_usage", lambda folder: free)
     disk = ReplayConfig(1_000_003, "memmap")
-    Replay.check_fits(config, 16, (3, 64, 64))
-    Replay.check_fits(disk, 16, (3, 64, 64), tmp_path)
+    Replay.check_fits(config, 16, CRAFTER)
+    Replay.check_fits(disk, 16, CRAFTER, tmp_path)
 
     free.available -= 10**9
     free.free -= 2 * 10**9
     with pytest.raises(BadInput, match=r"12\.30 GB of memory.*11\.30 GB.*replay\.storage=memmap"):
-        Replay(config, 16, (3, 64, 64), seed=0)
+        Replay(config, 16, CRAFTER, seed=0)
     with pytest.raises(BadInput, match=r"12\.30 GB of disk in .*10\.30 GB.*lower replay\.capacity"):
-        Replay(disk, 16, (3, 64, 64), seed=0, scratch_dir=tmp_path)
+        Replay(disk, 16, CRAFTER, seed=0, scratch_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

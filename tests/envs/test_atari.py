@@ -441,7 +441,7 @@ def test_through_a_vector_environment(parallel: bool):
     config = EnvConfig(id="deltadream/Atari-v0", kwargs={**BREAKOUT, "size": 32, "max_frames": 500}, parallel=parallel)
     env = make_vector(config, [0, 1])
     try:
-        assert env.single_action_space.n == 4
+        assert env.single_action_space.nvec == [4]
         observations, infos = env.reset()
         assert (observations.shape, observations.dtype) == ((2, 32, 32, 3), np.uint8)
         assert infos["frames"].tolist() == [1, 1]

@@ -1,8 +1,10 @@
 import ale_py
 import gymnasium
 import pytest
+from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 
 import envs  # noqa: F401
+from envs.actions import ChooseActions
 from envs.errors import BadInput
 from envs.keys import ATARI, KeyMap, action_names, key_map
 
@@ -20,7 +22,7 @@ def check_every_action_has_keys(keys: KeyMap) -> None:
 def test_crafter():
     import crafter
 
-    names = action_names(gymnasium.make("deltadream/Crafter-v1"))
+    names = action_names(ChooseActions(gymnasium.make("deltadream/Crafter-v1")))
     assert list(names) == crafter.constants.actions
     keys = key_map(names)
     check_every_action_has_keys(keys)
@@ -32,7 +34,7 @@ def test_crafter():
 
 
 def test_catch():
-    keys = key_map(action_names(gymnasium.make("deltadream/Catch-v0")))
+    keys = key_map(action_names(ChooseActions(gymnasium.make("deltadream/Catch-v0"))))
     check_every_action_has_keys(keys)
     assert [keys.action(held) for held in (["left"], [], ["right"], ["d"])] == [0, 1, 2, 2]
 
@@ -58,9 +60,9 @@ def test_all_atari_action_sets():
 
 
 def test_the_environment_names_ales_actions():
-    env = gymnasium.make("deltadream/Atari-v0", game="Pong")
+    env = ChooseActions(gymnasium.make("deltadream/Atari-v0", game="Pong"))
     assert action_names(env) == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
-    assert len(action_names(gymnasium.make("deltadream/Atari-v0", game="Pong", full_action_space=True))) == 18
+    assert len(action_names(ChooseActions(gymnasium.make("deltadream/Atari-v0", game="Pong", full_action_space=True)))) == 18
 
 
 def test_more_keys_than_a_game_knows():
@@ -71,13 +73,16 @@ def test_more_keys_than_a_game_knows():
 
 def test_actions_without_names():
     class Unnamed(gymnasium.Env):
-        action_space = gymnasium.spaces.Discrete(12)
+        def __init__(self, space):
+            self.action_space = space
 
-    names = action_names(Unnamed())
+    names = action_names(ChooseActions(Unnamed(Discrete(12))))
     keys = key_map(names)
     check_every_action_has_keys(keys)
     assert names[11] == "action 11"
     held = [], ["0"], ["9"], ["a"], ["b"], ["x"], ["1", "2"]
     assert list(map(keys.action, held)) == [0, 0, 9, 10, 11, 0, 2]
-    with pytest.raises(BadInput, match="37 actions.*36.*by=agent"):
-        key_map([f"action {i}" for i in range(37)])
+    for space in (Discrete(37), MultiBinary(6)):
+        with pytest.raises(BadInput, match="(37|64) actions.*36.*by=agent"):
+            action_names(ChooseActions(Unnamed(space)))
+    assert action_names(ChooseActions(Unnamed(MultiDiscrete([2, 3]))))[4] == "0: 1, 1: 1"

@@ -13,6 +13,8 @@ from agent.actor_critic import actor_critic_loss, burn_in, imagine
 from agent.agent import Agent
 from agent.nets.heads import greedy
 from agent.segment import Segment
+from agent.world_models.delta import DeltaWorld
+from envs.spaces import Spaces
 
 from .published import our_config, our_state_dict
 
@@ -42,11 +44,28 @@ def build_agent(description: dict) -> Agent:
     """The agent of a description (tiny.json, official_*.json), with the weights of the formula."""
     agent = Agent(
         our_config(description["params"]),
-        num_actions=description["num_actions"],
-        image_size=description["params"]["tokenizer"]["image_size"],
+        Spaces(3, description["params"]["tokenizer"]["image_size"], (description["num_actions"],)),
     )
     agent.load_state_dict(our_state_dict(formula_weights(description["state_dict"])))
     return agent.eval()
+
+
+class Guided(DeltaWorld):
+    """The world; each step starts from the published frame of the step before.
+
+    A pixel that lies between two grey levels goes to one or the other by the order in which a CPU adds, and
+    a rollout of an untrained network makes much of it.
+    """
+
+    def __init__(self, world: DeltaWorld, frames: torch.Tensor) -> None:
+        super().__init__(world.tokenizer, world.dynamics)
+        self.guide = iter(frames.to(torch.uint8).unbind(dim=1))
+        self.frames: list[torch.Tensor] = []  # our own
+
+    def step(self, *arguments):
+        imagined, state = super().step(*arguments)
+        self.frames.append(imagined.frames)
+        return imagined, state._replace(frames=next(self.guide))
 
 
 # Every NAME.npz in data/ beside a NAME.json is held against ours; more of them, of any size, may be put there.
@@ -70,7 +89,7 @@ def ours(model, published) -> SimpleNamespace:
     ends = published["in/ends"].bool()
     segment = Segment(
         frames=published["in/observations"],
-        actions=published["in/actions"],
+        actions=published["in/actions"].unsqueeze(-1),
         rewards=published["in/rewards"],
         terminated=ends,
         truncated=torch.zeros_like(ends),
@@ -81,7 +100,7 @@ def ours(model, published) -> SimpleNamespace:
     tokenizer, dynamics = agent.tokenizer, agent.dynamics
     frames, actions, next_frames = segment.frames[:, :-1], segment.actions[:, :-1], segment.frames[:, 1:]
     with torch.no_grad():
-        z = tokenizer.encode_map(frames.flatten(0, 1), actions.flatten(), next_frames.flatten(0, 1))
+        z = tokenizer.encode_map(frames.flatten(0, 1), actions.flatten(0, 1), next_frames.flatten(0, 1))
         quantized = tokenizer.quantizer(tokenizer.to_code(tokenizer.map_to_cells(z)))
         tokens = quantized.tokens.unflatten(0, (batch, steps - 1))
         full_tokens = torch.nn.functional.pad(tokens, (0, 0, 0, 1))
@@ -89,7 +108,8 @@ def ours(model, published) -> SimpleNamespace:
         config = agent.config.actor_critic
         start = segment[:, : int(published["imagine/burn_in"])]
         state, target_state = burn_in(agent.policy, start), burn_in(agent.target_policy, start)
-        trajectory = imagine(agent.world, agent.policy, start, state, config.horizon, greedy)
+        world = Guided(agent.world, published["imagine/frames"])
+        trajectory = imagine(world, agent.policy, start, state, config.horizon, greedy)
         output, _ = agent.policy(trajectory.frames[:, :-1], state)
         target_output, _ = agent.target_policy(trajectory.frames, target_state)
         target_values = agent.policy.value_code.value(target_output.value)
@@ -103,7 +123,7 @@ def ours(model, published) -> SimpleNamespace:
             q=tokenizer.from_code(quantized.vectors).unflatten(0, (batch, steps - 1)),
             embedded=tokenizer.embed(tokens.flatten(0, 1)).unflatten(0, (batch, steps - 1)),
             reconstruction=tokenizer.decode(
-                frames.flatten(0, 1), actions.flatten(), tokens.flatten(0, 1)
+                frames.flatten(0, 1), actions.flatten(0, 1), tokens.flatten(0, 1)
             ).unflatten(0, (batch, steps - 1)),
             tokenizer_loss=tokenizer.loss(segment),
             quantizer_after=trained.quantizer,
@@ -111,6 +131,7 @@ def ours(model, published) -> SimpleNamespace:
             dynamics=dynamics_output,
             dynamics_loss=dynamics.loss(segment, tokens),
             trajectory=trajectory,
+            imagined_frames=torch.stack(world.frames, dim=1),
             output=output,
             target_output=target_output,
             target_values=target_values,

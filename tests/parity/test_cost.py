@@ -11,6 +11,7 @@ from agent.agent import Agent
 from agent.config import TrainConfig
 from agent.cost import Recorder
 from agent.parts import PARTS, count_costs, make_learner, noise
+from envs.spaces import Spaces
 
 from .conftest import DATA
 from .published import our_config
@@ -39,7 +40,7 @@ def configuration(name: str) -> tuple[TrainConfig, int]:
 def test_nothing_is_computed_twice_or_for_nobody(name: str) -> None:
     c, num_actions = configuration(name)
     with torch.device("meta"):
-        sketch = Agent(c.agent, num_actions, 64)
+        sketch = Agent(c.agent, Spaces(3, 64, (num_actions,)))
     flop = {part: cost.flop for part, cost in count_costs(sketch, c).items()}
     for part, floor, allowed in zip(PARTS, FLOORS[name], ALLOWED, strict=True):
         assert 0.995 * floor < flop[part] / 1e12 < allowed * floor, part
@@ -51,7 +52,7 @@ def test_half_of_the_published_launches(name: str) -> None:
     c, num_actions = configuration(name)
     c.tokenizer.batch = c.dynamics.batch = c.policy.batch = 1
     c.tokenizer.steps = c.dynamics.steps = 3
-    agent = Agent(c.agent, num_actions, 64).eval()
+    agent = Agent(c.agent, Spaces(3, 64, (num_actions,))).eval()
     for i, part in enumerate(PARTS):
         learner, segment = make_learner(agent, c, part), noise(agent, c, part)
         learner.update(segment)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agent.agent import Agent, AgentConfig
+from envs.spaces import Spaces
 
 from tests.tiny import experiment
 
@@ -24,8 +25,7 @@ def test_every_tensor_has_its_counterpart(name):
         layout = {k: torch.empty(s, dtype=getattr(torch, d)) for k, (s, d) in description["state_dict"].items()}
         agent = Agent(
             our_config(description["params"]),
-            description["num_actions"],
-            description["params"]["tokenizer"]["image_size"],
+            Spaces(3, description["params"]["tokenizer"]["image_size"], (description["num_actions"],)),
         )
         converted = our_state_dict(layout)
     ours = agent.state_dict()
@@ -40,7 +40,7 @@ def test_every_tensor_has_its_counterpart(name):
 def test_parameter_counts_of_the_paper():
     description = json.loads((DATA / "official_crafter_checkpoint.json").read_text())
     with torch.device("meta"):
-        counts = Agent(our_config(description["params"]), 17, 64).num_parameters()
+        counts = Agent(our_config(description["params"]), Spaces(3, 64, (17,))).num_parameters()
     assert {k: round(v / 1e6, 2) for k, v in counts.items()} == {
         "tokenizer": 5.41,
         "dynamics": 11.95,
@@ -72,6 +72,6 @@ def test_an_unknown_tensor_is_not_swallowed():
     description = json.loads((DATA / "tiny.json").read_text())
     layout = {k: torch.empty(s, dtype=getattr(torch, d)) for k, (s, d) in description["state_dict"].items()}
     layout["world_model.something_else.weight"] = torch.empty(3)
-    agent = Agent(our_config(description["params"]), description["num_actions"], 16)
+    agent = Agent(our_config(description["params"]), Spaces(3, 16, (description["num_actions"],)))
     with pytest.raises(RuntimeError, match="something_else"):
         agent.load_state_dict(our_state_dict(layout))

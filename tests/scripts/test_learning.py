@@ -13,6 +13,7 @@ from agent.collect import Collector
 from agent.previews import reconstruct
 from agent.replay import Replay, ReplayConfig
 from agent.run import load_agent
+from envs.spaces import Spaces
 from envs.vector import make_vector
 from tests.scripts.commands import evaluate, train
 
@@ -44,7 +45,7 @@ def test_crafter_quick_learns_its_world(tmp_path):
 
     # Frames that training has not seen, in worlds that it has not seen.
     agent, config, _ = load_agent(run, torch.device("cpu"))
-    replay = Replay(ReplayConfig(capacity=4000), 4, (3, 64, 64), seed=0)
+    replay = Replay(ReplayConfig(capacity=4000), 4, Spaces(3, 64, (17,)), seed=0)
     envs = make_vector(config.env, [90001, 90002, 90003, 90004])
     Collector(envs, agent, replay, epsilon=0.0).collect(1200, random=True)
     envs.close()

@@ -15,6 +15,7 @@ from agent.play import Reality
 from agent.play import play as play_stage
 from agent.window import Window
 from envs.keys import action_names, key_map
+from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_single
 from tests.scripts.commands import ROOT, contents, play, train
 from tests.scripts.test_bad_input import check_refused
@@ -115,9 +116,9 @@ def test_keys_decide_and_escape_ends(monkeypatch: pytest.MonkeyPatch, capsys: py
             yield moment
 
     with Window("test") as window:
-        choose = command["by_keyboard"](window, key_map(names))
-        command["show"](window, typing(play_stage(Reality(env), choose, None)), names, 240)
-    done = [None if moment.action is None else names[moment.action] for moment in shown]
+        choose = command["by_keyboard"](window, key_map(names), Spaces.of(env))
+        command["show"](window, typing(play_stage(Reality(env), choose, None)), env.get_wrapper_attr("label"), 240)
+    done = [None if moment.action is None else names[moment.action[0]] for moment in shown]
     expected = [None, "stay", "left", "left", "right", "right", "stay", "stay", "right", "stay", None, "stay", "stay"]
     assert done == expected
     assert capsys.readouterr().out.startswith("episode 1 is over at step 9: return in reality ")

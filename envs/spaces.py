@@ -1,0 +1,36 @@
+"""What an agent sees and does, in numbers: all that its networks need to know of an environment."""
+
+from dataclasses import dataclass
+
+import gymnasium
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Square frames and actions of one or more factors, as `make_single` makes them of any environment's spaces.
+
+    Attributes:
+        channels: of a frame, uint8 in 0..255.
+        size: a frame's height and width.
+        actions: the number of choices in each factor of an action; an action is an int64 array
+            `[len(actions)]`, and one of Discrete(n) has the one factor n.
+    """
+
+    channels: int
+    size: int
+    actions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, env: gymnasium.Env) -> "Spaces":
+        """Those of an environment with pictures `[H, H, C]` and MultiDiscrete actions."""
+        size, _, channels = env.observation_space.shape
+        return cls(channels, size, tuple(int(n) for n in env.action_space.nvec))
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width), as the networks have it."""
+        return self.channels, self.size, self.size
+
+    def __str__(self) -> str:
+        actions = " × ".join(map(str, self.actions))
+        return f"frames {self.size}×{self.size}×{self.channels}, actions {actions}"

@@ -1,0 +1,112 @@
+"""Any action space as choices: what arrives at the environment, and what cannot be read."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.actions import ChooseActions
+from envs.errors import BadInput
+from envs.spaces import Spaces
+
+
+class Recorder(gymnasium.Env):
+    """Remembers what it was given."""
+
+    observation_space = Box(0, 255, (4, 4, 3), np.uint8)
+
+    def __init__(self, space):
+        self.action_space = space
+
+    def step(self, action):
+        self.given = action
+        return None, 0.0, False, False, {}
+
+
+def wrap(space, bins=5) -> ChooseActions:
+    return ChooseActions(Recorder(space), bins)
+
+
+def all_choices(env) -> list[np.ndarray]:
+    return [np.array(choice) for choice in np.ndindex(*env.action_space.nvec)]
+
+
+def given_for(env, choices) -> object:
+    env.step(choices)
+    return env.unwrapped.given
+
+
+shapes = st.lists(st.integers(1, 3), max_size=2).map(tuple)
+spaces = st.one_of(
+    st.builds(Discrete, st.integers(1, 9), start=st.integers(-5, 5)),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3).map(MultiDiscrete),
+    st.just(MultiDiscrete(np.array([[2, 3], [1, 2]]), start=np.array([[0, 1], [-2, 5]]))),
+    st.integers(1, 4).map(MultiBinary),
+    st.just(MultiBinary((2, 2))),
+    st.builds(lambda shape, low, width: Box(low, low + width, shape), shapes, st.floats(-9, 9), st.floats(0.5, 9)),
+    st.just(Box(np.array([-1, 0, 0]), np.array([1, 1, 1]), dtype=np.float64)),
+    st.just(Box(0, 2, (2,), np.int32)),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(spaces, st.integers(2, 6))
+def test_every_choice_is_an_action_of_the_space(space, bins) -> None:
+    """All different, and all of them for spaces that have finitely many."""
+    env = wrap(space, bins)
+    assert isinstance(env.action_space, MultiDiscrete) and env.action_space.dtype == np.int64
+    choices = all_choices(env)[:500]
+    given = [given_for(env, choice) for choice in choices]
+    assert all(space.contains(action) for action in given)
+    assert len({np.asarray(action).tobytes() for action in given}) == len(choices)
+    assert len({env.label(choice) for choice in choices}) == len(choices)
+
+
+def test_discrete_keeps_its_offset() -> None:
+    env = wrap(Discrete(3, start=-1))
+    assert env.action_space == MultiDiscrete([3])
+    assert [given_for(env, c) for c in all_choices(env)] == [-1, 0, 1]
+    assert [env.label(c) for c in all_choices(env)] == ["action -1", "action 0", "action 1"]
+
+
+def test_a_box_gets_both_bounds_and_equal_distances() -> None:
+    env = wrap(Box(np.array([-1, 0], np.float32), np.array([1, 10], np.float32)), bins=3)
+    assert env.action_space == MultiDiscrete([3, 3])
+    np.testing.assert_array_equal(given_for(env, np.array([0, 0])), [-1, 0])
+    np.testing.assert_array_equal(given_for(env, np.array([1, 2])), [0, 10])
+    assert given_for(env, np.array([2, 1])).dtype == np.float32
+    assert env.label(np.array([0, 1])) == "0: -1, 1: +5"
+
+
+def test_a_fixed_dimension_and_few_integers() -> None:
+    assert wrap(Box(np.array([2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64)).action_space == MultiDiscrete([1, 5])
+    assert wrap(Box(0, 2, (1,), np.int64), bins=9).action_space == MultiDiscrete([3])
+
+
+def test_names_that_the_environment_gives() -> None:
+    env = Recorder(Discrete(2))
+    env.action_meanings = ("left", "right")
+    assert ChooseActions(env).label(np.array([1])) == "right"
+    env.action_meanings = ("left",)  # not of these actions
+    assert ChooseActions(env).label(np.array([1])) == "action 1"
+
+
+@pytest.mark.parametrize(("space", "said"), [
+    (Box(-np.inf, np.inf, (2,)), "bounds are not finite"),
+    (Box(0, np.inf, (2,)), "bounds are not finite"),
+    (Tuple([Discrete(2), Discrete(3)]), "MultiDiscrete"),
+    (Dict({"a": Discrete(2)}), "MultiDiscrete"),
+    (Text(3), "MultiDiscrete"),
+])  # fmt: skip
+def test_what_cannot_be_read(space, said) -> None:
+    with pytest.raises(BadInput, match=said) as refusal:
+        wrap(space)
+    assert str(refusal.value).count(". ") == 0 and "wrap it" in str(refusal.value)
+
+
+def test_spaces_of_an_environment() -> None:
+    spaces = Spaces.of(wrap(MultiDiscrete([2, 3])))
+    assert spaces == Spaces(3, 4, (2, 3)) and spaces.frame_shape == (3, 4, 4)
+    assert str(spaces) == "frames 4×4×3, actions 2 × 3"
