@@ -50,7 +50,7 @@ def test_a_recorded_update_replays_bit_equal(part):
     twin = copy.deepcopy(SimpleNamespace(agent=agent, learner=learner))
 
     def update(*tensors):
-        segment = Segment(*tensors, batch_size=list(tensors[1].shape))
+        segment = Segment(*tensors, batch_size=list(tensors[-1].shape))
         return learner.update(segment)
 
     segments = [random_segment(4, PARTS[part], seed=seed) for seed in range(2, 22)]
