@@ -85,7 +85,7 @@ def name_of(overrides: list[str]) -> str:
     parsed = [o for o in OverridesParser.create().parse_overrides(overrides) if o.key_or_group not in NOT_IN_THE_NAME]
     # Game and seed first: what a long name loses is its end.
     parsed.sort(key=lambda o: (o.key_or_group not in ("env.game", "seed"), o.input_line))
-    pairs = [o.input_line.partition("=") for o in parsed]
+    pairs = [o.input_line.lstrip("+").partition("=") for o in parsed]
     name = "+".join(f"{quote(key, safe='.')}-{quote(value, safe='.-')}" for key, _, value in pairs) or "default"
     if len(name) <= LONGEST:
         return name

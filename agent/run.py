@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from agent import checkpoint
 from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
+from agent.cli import CONFIGS
 from agent.config import TrainConfig
 from agent.learner import Execution, NonFinite, choose_execution
 from agent.logger import make_logger, plot_curves
@@ -215,6 +216,9 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
             continue
         if key in ("resume", "sweep"):
             continue
+        if key == "env":
+            check_group(saved.env, override.value(), given)
+            continue
         if not override.is_delete():
             OmegaConf.update(after, key, override.value(), force_add=True)
         old = OmegaConf.select(before, key)
@@ -224,6 +228,15 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
                 f"{given} was given, but the run has {key}={old}; a resumed run may change {', '.join(MAY_CHANGE)} only."
             )
     return OmegaConf.to_object(after)  # type: ignore[return-value]
+
+
+def check_group(env_config: EnvConfig, name: str, given: str) -> None:
+    """Raises BadInput if a run that is to go on lies in another environment than that of configs/env/<name>.yaml.
+
+    env=gym fits all: it names none."""
+    chosen = OmegaConf.to_container(OmegaConf.load(CONFIGS / "env" / f"{name}.yaml")).get("id", env_config.id)
+    if chosen not in (env_config.id, "???"):
+        raise BadInput(f"{given} was given, but the run has env.id={env_config.id}; leave it out.")
 
 
 def check_trusted(env_config: EnvConfig, given: str | None, key: str) -> None:

@@ -91,7 +91,7 @@ def test_no_checker_in_training():
     while isinstance(env, gymnasium.Wrapper):
         wrappers.append(type(env).__name__)
         env = env.env
-    assert wrappers == ["SeededEpisodes", "ChooseActions", "OrderEnforcing"]
+    assert wrappers == ["SeededEpisodes", "ChooseActions", "Frames", "OrderEnforcing"]
 
 
 def test_arguments_reach_the_game():
@@ -126,8 +126,8 @@ def test_the_games_own_refusal_comes_through():
 
 
 def test_other_spaces_are_refused():
-    with pytest.raises(BadInput, match="observation space"):
-        make_vector(EnvConfig(id="CartPole-v1"), [0])
+    with pytest.raises(BadInput, match="holds no image"):
+        make_vector(EnvConfig(id="CartPole-v1", pixels="observation"), [0])
 
 
 def test_no_seed_is_refused():

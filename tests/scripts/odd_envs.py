@@ -33,20 +33,11 @@ class FromOne(Odd):
     action_space = Discrete(3, start=1)
 
 
-class Floats(Odd):
-    observation_space = Box(0, 1, (32, 32, 3), np.float32)
+class Unbounded(Odd):
+    """Numbers, and pictures in a window only."""
 
-
-class Grey(Odd):
-    observation_space = Box(0, 255, (32, 32), np.uint8)
-
-
-class Wide(Odd):
-    observation_space = Box(0, 255, (32, 64, 3), np.uint8)
-
-
-class Indivisible(Odd):
-    observation_space = Box(0, 255, (30, 30, 3), np.uint8)
+    observation_space = Box(-np.inf, np.inf, (32, 32, 3), np.float32)
+    metadata = {"render_modes": ["human"]}
 
 
 class Broken(Odd):
@@ -71,5 +62,5 @@ class Unseeded(Odd):
         return observation, reward, self.steps >= self.end, truncated, info
 
 
-for env in (Odd, Continuous, FromOne, Floats, Grey, Wide, Indivisible, Broken, NotANumber, Unseeded):
+for env in (Odd, Continuous, FromOne, Unbounded, Broken, NotANumber, Unseeded):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)
