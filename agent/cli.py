@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from agent.learner import NonFinite
 from envs.errors import BadInput
@@ -142,9 +142,6 @@ def explain(error: Exception, schema: type) -> str:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
     message = str(cause).splitlines()[0].rstrip(".")
-    if isinstance(cause, MissingMandatoryValue):
-        named = ", say env.id=CartPole-v1 or env.id=my_module:MyEnv-v0" if key == "env.id" else ""
-        return f"{key} has no value here; give one: {key}=value{named}."
     if key and ("not in" in message or "Could not override" in str(error)) and "converted" not in message:
         near = difflib.get_close_matches(key, all_keys(schema), n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see configs/ for the keys that there are."

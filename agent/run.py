@@ -235,7 +235,7 @@ def check_group(env_config: EnvConfig, name: str, given: str) -> None:
 
     env=gym fits all: it names none."""
     chosen = OmegaConf.to_container(OmegaConf.load(CONFIGS / "env" / f"{name}.yaml")).get("id", env_config.id)
-    if chosen not in (env_config.id, "???"):
+    if chosen not in (env_config.id, ""):
         raise BadInput(f"{given} was given, but the run has env.id={env_config.id}; leave it out.")
 
 

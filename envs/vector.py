@@ -49,6 +49,10 @@ class EnvConfig:
     bins: int = BINS
     parallel: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise BadInput("env.id has no value; give one, as in env.id=CartPole-v1 or env.id=my_module:MyEnv-v0.")
+
     @property
     def name(self) -> str:
         """For people: the game where there is one, the id otherwise."""
