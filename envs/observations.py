@@ -68,6 +68,7 @@ class Frames(gymnasium.Wrapper):
 
     Attributes:
         frames_text: how the frames come to be, for people.
+        is_rendered: whether they are rendered, and not observations.
 
     Args:
         env: the environment; where `path` is None its render_mode is "rgb_array".
@@ -83,7 +84,7 @@ class Frames(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, path: Path | None, size: int | None, name: str):
         super().__init__(env)
-        self._path, self._name = path, name
+        self._path, self._name, self.is_rendered = path, name, path is None
         self._episode, self._step = 0, 0
         if path is None:
             space, why = self._rendered_space(), f"rendered (the observation, {short(env.observation_space)}, is not seen)"
