@@ -42,7 +42,8 @@ def page(config: TrainConfig, trial: Trial, spaces: Spaces) -> list[tuple[str, s
 
 def episodes(trial: Trial) -> str:
     if not trial.lengths:
-        return f"none ended in {trial.steps} random steps"
+        limit = "" if trial.limit is None else f"; a limit truncates them after {trial.limit}"
+        return f"none ended in {trial.steps} random steps{limit}"
     truncated = len(trial.lengths) - trial.terminated
     return (
         f"{len(trial.lengths)} ended in {trial.steps} random steps ({trial.terminated} terminated, {truncated} truncated), "

@@ -23,6 +23,7 @@ class Trial:
         lengths: of the episodes that ended, of which so many were `terminated`; the others were truncated.
         seconds: for all steps and resets.
         differs_at: the step at which the same seed and actions led to something else the second time; None: nowhere.
+        limit: Gymnasium's, of an episode's steps (`max_episode_steps`), if there is one.
         rendered: whether the frames are rendered; `can_render`: whether they could be.
     """
 
@@ -34,6 +35,7 @@ class Trial:
     terminated: int
     seconds: float
     differs_at: int | None
+    limit: int | None
     rendered: bool
     can_render: bool
 
@@ -61,7 +63,7 @@ class Trial:
     def warnings(self) -> list[str]:
         """As `doubts`, and what so few steps may only not have shown."""
         found = self.doubts()
-        if not self.lengths:
+        if not self.lengths and self.limit is None:
             found.append(
                 f"No episode ended within {self.steps} steps: evaluation plays episodes to their ends, so see that each has one; "
                 "env.kwargs.max_episode_steps=1000 sets a limit."
@@ -86,6 +88,7 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         first = _play(env, config.name, seed, steps)
         seconds = perf_counter() - started
         shown = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
+        limit = env.spec.max_episode_steps if env.spec else None
         rendered = env.get_wrapper_attr("is_rendered")
         can_render = "rgb_array" in (env.metadata.get("render_modes") or [])
     finally:
@@ -113,6 +116,7 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         terminated=terminated,
         seconds=seconds,
         differs_at=_first_difference(first, second),
+        limit=limit,
         rendered=rendered,
         can_render=can_render,
     )

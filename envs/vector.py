@@ -168,6 +168,9 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
     if not seeds:
         raise BadInput("No seed was given to make_vector: give one for each environment.")
     if config.parallel:
+        # The one sentence arrives here as an error; what Gymnasium says besides, with a traceback, is for any other error.
+        for message in ("Received the following error", "Raising the last exception", r"Traceback .*envs\.errors\.BadInput"):
+            warnings.filterwarnings("ignore", rf"(?s).*ERROR: {message}", UserWarning)
         makers = [partial(_make_in_worker, os.getpid(), config, seed) for seed in seeds]
         return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
     makers = [partial(make_single, config, seed) for seed in seeds]

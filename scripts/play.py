@@ -18,7 +18,7 @@ from agent.config import TrainConfig
 from agent.pictures import FORMATS, write_video
 from agent.play import Both, Choose, DreamAlone, Moment, Reality, Stage, by_agent, draw, play
 from agent.progress import progress
-from agent.run import load_agent
+from agent.run import check_spaces, load_agent, named_environment
 from agent.window import Window
 from envs.errors import BadInput
 from envs.keys import KeyMap, action_names, key_map
@@ -67,10 +67,10 @@ def main(config: PlayConfig, overrides: list[str]) -> None:
     check(config)
     agent, settings, env_config = None, TrainConfig().final_evaluation, config.env.for_evaluation()
     if config.run:
-        named = config.env.id if any(override.startswith("env.id=") for override in overrides) else None
-        agent, trained, _ = load_agent(config.run, pick_device(config.device), named, "env.id")
+        agent, trained, _ = load_agent(config.run, pick_device(config.device), named_environment(overrides))
         check_environment(config.env, trained.env, overrides)
         settings, env_config = trained.final_evaluation, trained.env.for_evaluation()
+        check_spaces(agent.spaces, env_config, config.seed)
     if config.temperature is not None:
         settings = replace(settings, temperature=config.temperature)
 

@@ -46,7 +46,15 @@ class Broken(Odd):
 
 
 class NotANumber(Odd):
-    reward = float("nan")
+    """Its rewards are none after some steps."""
+
+    def __init__(self, sound_steps=0):
+        self.sound_steps = sound_steps
+
+    def step(self, action):
+        self.sound_steps -= 1
+        self.reward = 0.0 if self.sound_steps >= 0 else float("nan")
+        return super().step(action)
 
 
 class Unseeded(Odd):

@@ -244,11 +244,11 @@ def test_a_checkpoint_has_no_module_imported(place: Path):
     assert run.code == 0, run.err
     (place / "odd_envs.py").write_text("open('was_here', 'w')")
     before = without_caches(contents(place))
-    check_refused(evaluate("run=run", cwd=place), "odd_envs:Odd-v0", "env_id=odd_envs:Odd-v0")
+    check_refused(evaluate("run=run", cwd=place), "odd_envs:Odd-v0", "env.id=odd_envs:Odd-v0")
     check_refused(train("resume=run", "epochs=2", cwd=place), "odd_envs:Odd-v0", "env.id=odd_envs:Odd-v0")
     assert without_caches(contents(place)) == before
     shutil.copy(Path(__file__).with_name("odd_envs.py"), place)
-    assert evaluate("run=run", "env_id=odd_envs:Odd-v0", "episodes=2", cwd=place).code == 0
+    assert evaluate("run=run", "env.id=odd_envs:Odd-v0", "episodes=2", cwd=place).code == 0
     assert train("resume=run", "env.id=odd_envs:Odd-v0", "epochs=2", cwd=place).code == 0
 
 
