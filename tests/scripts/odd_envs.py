@@ -2,7 +2,7 @@
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
 
 class Odd(gymnasium.Env):
@@ -45,6 +45,52 @@ class Broken(Odd):
         raise OSError("its data are missing")
 
 
+class Strange(Odd):
+    """A small view of four floats a pixel among other things, and a limit to its episodes."""
+
+    action_space = MultiDiscrete([2, 3])
+
+    def __init__(self, side=12, length=7):
+        self.camera, self.length = Box(-1, 1, (4, side, 9), np.float32), length
+        self.observation_space = Dict(view=Dict(camera=self.camera), speed=Box(-np.inf, np.inf, (2,)))
+
+    def _observation(self):
+        image = self.np_random.uniform(-1, 1, self.camera.shape).astype(np.float32)
+        return {"view": {"camera": image}, "speed": np.zeros(2, np.float32)}
+
+    def step(self, action):
+        self.steps += 1
+        assert self.action_space.contains(action)
+        return self._observation(), float(action[0]), False, self.steps == self.length, {}
+
+
+class Failing(Odd):
+    def step(self, action):
+        return ({}[f"level {self.steps + 1}"],) if self.steps == 2 else super().step(action)
+
+
+class Lying(Odd):
+    """Not within its bounds after a step."""
+
+    observation_space = Box(0, 1, (32, 32), np.float32)
+
+    def _observation(self):
+        return np.full((32, 32), 1.5 if self.steps == 2 else 0.5, np.float32)
+
+
+class Unseen(Odd):
+    """Renders nothing."""
+
+    observation_space = Box(-np.inf, np.inf, (4,), np.float32)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        return None
+
+
 class NotANumber(Odd):
     """Its rewards are none after some steps."""
 
@@ -70,5 +116,5 @@ class Unseeded(Odd):
         return observation, reward, self.steps >= self.end, truncated, info
 
 
-for env in (Odd, Continuous, FromOne, Unbounded, Broken, NotANumber, Unseeded):
+for env in (Odd, Continuous, FromOne, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)
