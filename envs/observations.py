@@ -17,6 +17,8 @@ READABLE = (
     "that holds one, or render_mode='rgb_array'"
 )
 
+NUMBER = (bool, int, float, np.number, np.bool_)
+
 Path = tuple[str | int, ...]
 """Keys that lead from an observation to its image; () for an observation that is one."""
 
@@ -66,6 +68,8 @@ def check_can_render(env: gymnasium.Env, pixels: str) -> None:
 class Frames(gymnasium.Wrapper):
     """An environment that shows frames [side, side, channels] uint8, and is held to its word at every step.
 
+    Of its infos, numbers and dictionaries of numbers are kept.
+
     Attributes:
         frames_text: how the frames come to be, for people.
         is_rendered: whether they are rendered, and not observations.
@@ -103,7 +107,7 @@ class Frames(gymnasium.Wrapper):
         result = self.env.reset(seed=seed, options=options)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._refusal("reset() returned", _kind(result), "(observation, info) is accepted")
-        return self._frame(result[0]), result[1]
+        return self._frame(result[0]), _numbers(result[1])
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._step += 1
@@ -113,7 +117,7 @@ class Frames(gymnasium.Wrapper):
         observation, reward, terminated, truncated, info = result
         if not _is_finite(reward):
             raise self._refusal("it returned the reward", repr(reward), "finite numbers are accepted")
-        return self._frame(observation), float(reward), bool(terminated), bool(truncated), info
+        return self._frame(observation), float(reward), bool(terminated), bool(truncated), _numbers(info)
 
     def _frame(self, observation: Any) -> np.ndarray:
         if self._is_native and type(observation) is np.ndarray:
@@ -136,8 +140,8 @@ class Frames(gymnasium.Wrapper):
 
     def _rendered_space(self) -> ImageSpace:
         """Images are rendered as uint8, or, by some, as floats from 0 to 1."""
-        self.env.reset(seed=0)
         try:
+            self.env.reset(seed=0)
             image = self.env.render()
         except Exception as error:
             raise BadInput(
@@ -173,6 +177,19 @@ def _at(observation: Any, path: Path) -> Any:
     for key in path:
         observation = observation[key]
     return observation
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    """An info's numbers, and dictionaries of them. Of other values, which may be of another kind or shape at another step,
+    a vector environment makes no array, but an error."""
+    kept = {}
+    for key, value in info.items():
+        if isinstance(value, dict):
+            value = {name: number for name, number in value.items() if isinstance(number, NUMBER)}
+        elif not isinstance(value, NUMBER):
+            continue
+        kept[key] = value
+    return kept
 
 
 def _is_finite(reward: Any) -> bool:

@@ -6,12 +6,13 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.actions import BINS, ChooseActions
@@ -79,6 +80,9 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
     """
     env = _make(config)
     try:
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(env.unwrapped, name, None), gymnasium.Space):
+                raise BadInput(f"The environment {config.name} has no {name}; give it one, a gymnasium.Space.")
         path = find_image(env.observation_space, config.pixels, config.image)
         if path is None and env.render_mode != "rgb_array":
             check_can_render(env, config.pixels)
@@ -142,12 +146,19 @@ def _register(id: str) -> None:
 
 
 def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
-    """As `make_single`, with `render_mode` "rgb_array" if the environment has it."""
+    """As `make_single`, with `render_mode` "rgb_array" if the environment has it and can show something by it."""
     env = make_single(config, seed)
-    if "rgb_array" not in env.metadata.get("render_modes", []):
+    if "rgb_array" not in env.metadata.get("render_modes", []) or env.render_mode == "rgb_array":
         return env
-    env.close()
-    return make_single(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}), seed)
+    rendered = make_single(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}), seed)
+    with suppress(Exception):  # whatever a stranger's render() raises
+        rendered.env.reset(seed=0)  # not one of the episodes
+        picture = rendered.render()
+        if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == picture.shape[-1] == 3:
+            env.close()
+            return rendered
+    rendered.close()
+    return env
 
 
 def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:

@@ -164,3 +164,10 @@ class TestHeldToItsWord:
         env.reset = lambda **kwargs: env.observation
         with pytest.raises(BadInput, match="reset\\(\\) returned an array"):
             wrapped.reset()
+
+
+def test_infos_that_a_vector_environment_can_stack():
+    env = Shows(IMAGE)
+    info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b"}}
+    env.step = lambda action: (env.observation, 0.0, False, False, info)
+    assert frames(env).step(0)[4] == {"lives": 3, "won": True, "of": {"wood": 2}}
