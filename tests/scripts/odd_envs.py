@@ -25,14 +25,6 @@ class Odd(gymnasium.Env):
         return self._observation(), self.reward, self.steps == 4, False, {}
 
 
-class Continuous(Odd):
-    action_space = Box(-1, 1, (2,))
-
-
-class FromOne(Odd):
-    action_space = Discrete(3, start=1)
-
-
 class Unbounded(Odd):
     """Numbers, and pictures in a window only."""
 
@@ -116,5 +108,5 @@ class Unseeded(Odd):
         return observation, reward, self.steps >= self.end, truncated, info
 
 
-for env in (Odd, Continuous, FromOne, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded):
+for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)

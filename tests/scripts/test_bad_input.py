@@ -71,8 +71,6 @@ VALUES = {
     "env.image=left": ["env.image=left"],
     "env.size=0": ["env.size=0"],
     "env.id=odd_envs:Broken-v0": ["odd_envs:Broken-v0", "its data are missing"],
-    "env.id=odd_envs:Continuous-v0": ["action space", "Discrete"],
-    "env.id=odd_envs:FromOne-v0": ["action space", "Discrete"],
     "env.id=odd_envs:Unbounded-v0": ["observation space", "holds no image", "render_mode rgb_array (human)"],
     # Sizes that do not fit
     "agent.policy.conv.patch=5": ["32", "divisible by 5"],

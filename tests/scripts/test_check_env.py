@@ -1,12 +1,13 @@
 """An environment of which nothing is known, by the commands alone."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.scripts.commands import contents, evaluate, play, run_command, train
+from tests.scripts.commands import contents, evaluate, run_command, train
 from tests.scripts.test_bad_input import check_refused, without_caches
 from tests.tiny import TINY
 
@@ -38,17 +39,16 @@ def test_from_the_first_command_to_evaluation(place: Path):
     result = train(*GYM, strange, "run=run", "logger=csv", "evaluate_every=9", cwd=place)
     assert result.code == 0, result.err
     assert "frames: observation view.camera (speed not seen): 32×32×4" in result.out
-    assert evaluate("run=run", strange, "episodes=2", "films=false", cwd=place).code == 0
-    other = ("run=run", "env.id=odd_envs:Odd-v0", "env=gym", "episodes=2", "films=false")
-    check_refused(evaluate(*other, cwd=place), "output=<file.json>")
-    check_refused(evaluate(*other, "output=o.json", cwd=place), "knows frames 32×32×4", "has frames 32×32×3")
-    longer = ("run=run", strange, "env.kwargs.length=3", "episodes=2", "films=false", "output=longer.json")
-    assert evaluate(*longer, cwd=place).code == 0
-    assert train("resume=run", "env=gym", strange, "epochs=3", cwd=place).code == 0
+    shorter = ("run=run", strange, "env.kwargs.length=3", "episodes=2", "films=false")
+    check_refused(evaluate(*shorter, cwd=place), "output=<file.json>")
+    assert evaluate(*shorter, "output=shorter.json", cwd=place).code == 0
+    assert json.loads((place / "shorter.json").read_text())["lengths"] == [3, 3]
+    other = ("run=run", "env.id=odd_envs:Odd-v0", "env=gym", "output=other.json")
+    check_refused(evaluate(*other, cwd=place), "knows frames 32×32×4", "has frames 32×32×3")
     text = (place / "odd_envs.py").read_text()
     (place / "odd_envs.py").write_text(text.replace("(4, side, 9)", "(5, side, 9)"))
-    for refused in (train("resume=run", strange, "epochs=4", cwd=place), evaluate("run=run", strange, cwd=place)):
-        check_refused(refused, "knows frames 32×32×4", "has frames 32×32×5")
+    resumed = train("resume=run", "env=gym", strange, "epochs=4", cwd=place)
+    check_refused(resumed, "knows frames 32×32×4", "has frames 32×32×5")
 
 
 @pytest.mark.parametrize(
@@ -66,5 +66,6 @@ def test_refused(place: Path, given: list[str], named: list[str]):
     (place / "unimportable.py").write_text("1 / 0")
     before = without_caches(contents(place))
     check_refused(train(*GYM, *given, cwd=place), *named)
-    check_refused(run_command("check_env", (*GYM, *given), place), *named)
+    if "Lying" in given[0]:  # they are the same
+        check_refused(run_command("check_env", (*GYM, *given), place), *named)
     assert without_caches(contents(place)) == before
