@@ -238,14 +238,14 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
     """A run's own configuration with the command line's changes. Raises BadInput if one may not change."""
     before, after = OmegaConf.structured(saved), OmegaConf.structured(saved)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key, given = override.key_or_group, override.input_line
+        key, given = override.key_or_group, override.input_line.lstrip("+")
         if key == "experiment":
             if override.value() != saved.experiment:
                 raise BadInput(f"That is a run of experiment={saved.experiment}; resume it without {given}.")
             continue
         if key in ("resume", "sweep"):
             continue
-        if key == "env":
+        if key == "env" and isinstance(override.value(), str):
             check_group(saved.env, override.value(), given)
             continue
         if not override.is_delete():
@@ -280,11 +280,14 @@ def changed_environment(trained: EnvConfig, composed: EnvConfig, overrides: Sequ
     composed: what the command line comes to by itself
     """
     changes = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group.split(".")[0] == "env"]
-    if any(change.key_or_group == "env" for change in changes):
+    if any(change.key_or_group == "env" and isinstance(change.value(), str) for change in changes):
         return composed
     changed = OmegaConf.structured(trained)
     for change in changes:
-        OmegaConf.update(changed, change.key_or_group.removeprefix("env."), change.value(), force_add=True)
+        if change.key_or_group == "env":
+            changed = OmegaConf.merge(changed, change.value())
+        else:
+            OmegaConf.update(changed, change.key_or_group.removeprefix("env."), change.value(), force_add=True)
     return OmegaConf.to_object(changed)  # type: ignore[return-value]
 
 
