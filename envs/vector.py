@@ -105,19 +105,29 @@ def _make(config: EnvConfig) -> gymnasium.Env:
         raise
     except gymnasium.error.UnregisteredEnv as error:
         module, _, name = config.id.rpartition(":")
-        near = difflib.get_close_matches(name, gymnasium.registry, cutoff=0.5)
-        if module:
-            near = [f"{module}:{found}" for found in near]
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        own = _registered_by(module)
+        near = difflib.get_close_matches(name, own or gymnasium.registry, cutoff=0.5)
+        hint = f"did you mean {' or '.join(f'{module}:{found}' if own else found for found in near)}? " if near else ""
+        if not module:
+            hint += "If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0 "
         raise BadInput(
-            f"No environment is registered as {config.id!r}: {hint}If another package has it, name that too, as in "
-            "env.id=minigrid:MiniGrid-Empty-5x5-v0 (gymnasium.pprint_registry() lists all that are registered)."
+            f"No environment is registered as {config.id!r}: {hint}(gymnasium.pprint_registry() lists those that are)."
         ) from error
     except Exception as error:
         raise BadInput(
             f"The environment {config.name} cannot be made with the arguments {config.kwargs}: "
             f"{type(error).__name__}: {error}; change env.id or env.kwargs, or install what it needs."
         ) from error
+
+
+def _registered_by(module: str) -> list[str]:
+    """The ids whose environments lie in the module or its package; none for no module."""
+    package = module.partition(".")[0]
+    places = {
+        id: spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
+        for id, spec in gymnasium.registry.items()
+    }
+    return [id for id, place in places.items() if package and package == place.partition(":")[0].partition(".")[0]]
 
 
 _asked: set[str] = set()
