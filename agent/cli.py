@@ -68,7 +68,7 @@ def command(
 
     try:
         # Hydra wants all key=value together.
-        sys.argv[1:] = sorted(expand(sys.argv[1:]), key=lambda argument: "=" in argument and not argument.startswith("-"))
+        sys.argv[1:] = sorted(map(free_key, expand(sys.argv[1:])), key=lambda argument: "=" in argument and not argument.startswith("-"))
         check_arguments(sys.argv[1:], schema)
         try:
             hydra_main()
@@ -106,6 +106,11 @@ def refuse(sentence: str) -> int:
     return 2
 
 
+def free_key(argument: str) -> str:
+    """An environment's own argument, env.kwargs.name=value, may be new: to Hydra that is ++env.kwargs.name=value."""
+    return f"++{argument}" if argument.startswith(("env.kwargs.", "env.evaluation_kwargs.")) else argument
+
+
 def check_arguments(arguments: list[str], schema: type) -> None:
     """Raises BadInput for what Hydra would take for something else."""
     for unknown in get_args_parser().parse_known_args(arguments)[1]:
@@ -137,8 +142,6 @@ def explain(error: Exception, schema: type) -> str:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
     message = str(cause).splitlines()[0].rstrip(".")
-    if key and key.startswith(("env.kwargs.", "env.evaluation_kwargs.")):
-        return f"{key} is not set yet, so add it with a plus: +{key}=value."
     if key and ("not in" in message or "Could not override" in str(error)) and "converted" not in message:
         near = difflib.get_close_matches(key, all_keys(schema), n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see configs/ for the keys that there are."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,14 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from agent import checkpoint
 from agent.checks import flatten
 from agent.config import TrainConfig
-from agent.run import MAY_CHANGE, claim, config_from_state, train
+from agent.run import MAY_CHANGE, claim, clear, config_from_state, train
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 
 # What says where and how a run is computed, and not what comes out of it.
 NOT_IN_THE_NAME = ("experiment", "sweep", "device", "logger", "keep", "checkpoint_every", "env.parallel", "evaluation.parallel")
-# What a run writes before its first checkpoint.
-WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboard", "films", "replay", "checkpoints")
 ONE_FOLDER = "run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>."
 LONGEST = 200  # characters of a folder's name
 
@@ -50,8 +47,7 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
     with claim(folder):
         if checkpoint.newest(folder) is None:
             # What a run leaves that stopped before its first checkpoint: nothing was learned, it starts again.
-            for leftover in (folder / name for name in WRITTEN):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            clear(folder)
             config.run = str(folder)
             train(config, overrides)
             return
@@ -85,7 +81,7 @@ def name_of(overrides: list[str]) -> str:
     parsed = [o for o in OverridesParser.create().parse_overrides(overrides) if o.key_or_group not in NOT_IN_THE_NAME]
     # Game and seed first: what a long name loses is its end.
     parsed.sort(key=lambda o: (o.key_or_group not in ("env.game", "seed"), o.input_line))
-    pairs = [o.input_line.partition("=") for o in parsed]
+    pairs = [o.input_line.lstrip("+").partition("=") for o in parsed]
     name = "+".join(f"{quote(key, safe='.')}-{quote(value, safe='.-')}" for key, _, value in pairs) or "default"
     if len(name) <= LONGEST:
         return name

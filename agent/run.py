@@ -25,15 +25,20 @@ from omegaconf.errors import OmegaConfBaseException
 from agent import checkpoint
 from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
+from agent.cli import CONFIGS
 from agent.config import TrainConfig
 from agent.learner import Execution, NonFinite, choose_execution
 from agent.logger import make_logger, plot_curves
 from agent.parts import count_costs, total_flop
 from agent.trainer import Trainer
 from envs.errors import BadInput
+from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
 
+# What a run writes before its first checkpoint.
+WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboard", "films", "replay", "checkpoints")
+TRIAL_STEPS = 32  # of the environment, before anything is written
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
 CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outlive a run that was killed by a moment
 INTERRUPT_SECONDS = 3.0
@@ -51,6 +56,8 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     check_config(config)
     device = pick_device(config.device)
     spaces = spaces_of(config.env, config.seed)
+    if saved is not None:
+        check_spaces(spaces_from_state(saved.state), config.env, config.seed)
     if config.env.evaluation_kwargs and (other := spaces_of(config.env.for_evaluation(), config.seed)) != spaces:
         raise BadInput(
             f"With env.evaluation_kwargs the environment has {other}, and without {spaces}; "
@@ -66,20 +73,23 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     activations = max(cost.held for cost in costs.values()) // (2 if execution.bf16 else 1)
     rows = sum(chunk.size for chunk in saved.chunks) if saved else 0
     check_space(config, sketch, activations, spaces, wanted, device, rows)
+    trial = try_out(config.env, config.seed, TRIAL_STEPS)
 
     torch.compiler.reset()  # what an earlier run of a sweep has compiled: Dynamo keeps eight versions, and refuses a ninth
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, spaces).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
     with claim(folder):
-        run(config, folder, agent, execution, saved)
+        run(config, folder, agent, execution, trial, saved)
     report(folder, config)
 
 
 def run(
-    config: TrainConfig, folder: Path, agent: Agent, execution: Execution, saved: checkpoint.Checkpoint | None
+    config: TrainConfig, folder: Path, agent: Agent, execution: Execution, trial: Trial,
+    saved: checkpoint.Checkpoint | None,
 ) -> None:
-    """The run itself, in a folder that is its own. Raises NonFinite."""
+    """The run itself, in a folder that is its own. Raises NonFinite, and BadInput if an environment breaks its word."""
+    is_new = saved is None
     trainer = Trainer(config, folder, agent, execution)
     try:
         with closing(trainer.envs), interruptible():
@@ -92,6 +102,7 @@ def run(
             describe(folder, config)
             parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
             print(f"{config.experiment} on {config.env.name}: {parameters}\nrun folder: {folder}")
+            print("\n".join([f"frames: {trial.frames_text}", f"actions: {trial.actions_text}", *trial.doubts()]))
             print(f"{agent.device}, {execution.mode}, {config.precision}: {forecast}", flush=True)
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
@@ -99,6 +110,10 @@ def run(
             trainer.run()
     except NonFinite as error:
         raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
+    except BadInput:
+        if is_new and checkpoint.newest(folder) is None:
+            clear(folder)
+        raise
     except KeyboardInterrupt:
         print(f"Interrupted in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
@@ -154,11 +169,27 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != LOCK]
 
 
+def clear(folder: Path) -> None:
+    """Takes away what a run wrote that learned nothing."""
+    for leftover in (folder / name for name in WRITTEN):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
 def spaces_of(env_config: EnvConfig, seed: int) -> Spaces:
     """What the agent sees and does there. Raises BadInput if it cannot play it."""
     env = make_single(env_config, seed)
     env.close()
     return Spaces.of(env)
+
+
+def check_spaces(trained: Spaces, env_config: EnvConfig, seed: int) -> None:
+    """Raises BadInput if an agent that was trained in some spaces cannot play the environment."""
+    there = spaces_of(env_config, seed)
+    if there != trained:
+        raise BadInput(
+            f"The run's agent knows {trained}, and {env_config.name} has {there}; give the environment that it was trained in, "
+            "or one like it."
+        )
 
 
 def sketch_agent(config: TrainConfig, spaces: Spaces) -> Agent:
@@ -176,8 +207,7 @@ def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint
         raise BadInput("resume= was given without a value; give a run's folder, or a checkpoint's.")
     saved = checkpoint.load(Path(path))
     config = resumed_config(config_from_state(saved.state), overrides)
-    given = [o.partition("=")[2] for o in overrides if o.startswith("env.id=")]
-    check_trusted(config.env, given[0] if given else None, "env.id")
+    check_trusted(config.env, named_environment(overrides))
     if saved.epoch >= config.epochs:
         raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")
     return saved, config
@@ -208,12 +238,15 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
     """A run's own configuration with the command line's changes. Raises BadInput if one may not change."""
     before, after = OmegaConf.structured(saved), OmegaConf.structured(saved)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key, given = override.key_or_group, override.input_line
+        key, given = override.key_or_group, override.input_line.lstrip("+")
         if key == "experiment":
             if override.value() != saved.experiment:
                 raise BadInput(f"That is a run of experiment={saved.experiment}; resume it without {given}.")
             continue
         if key in ("resume", "sweep"):
+            continue
+        if key == "env" and isinstance(override.value(), str):
+            check_group(saved.env, override.value(), given)
             continue
         if not override.is_delete():
             OmegaConf.update(after, key, override.value(), force_add=True)
@@ -226,31 +259,64 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
     return OmegaConf.to_object(after)  # type: ignore[return-value]
 
 
-def check_trusted(env_config: EnvConfig, given: str | None, key: str) -> None:
-    """Raises BadInput if a saved run would have a module imported that the command line does not name.
+def check_group(env_config: EnvConfig, name: str, given: str) -> None:
+    """Raises BadInput if a run that is to go on lies in another environment than that of configs/env/<name>.yaml.
+
+    env=gym fits all: it names none."""
+    chosen = OmegaConf.to_container(OmegaConf.load(CONFIGS / "env" / f"{name}.yaml")).get("id", env_config.id)
+    if chosen not in (env_config.id, ""):
+        raise BadInput(f"{given} was given, but the run has env.id={env_config.id}; leave it out.")
+
+
+def named_environment(overrides: Sequence[str]) -> str | None:
+    """The env.id of the command line, if it gives one."""
+    given = [o.partition("=")[2] for o in overrides if o.startswith("env.id=")]
+    return given[-1] if given else None
+
+
+def changed_environment(trained: EnvConfig, composed: EnvConfig, overrides: Sequence[str]) -> EnvConfig:
+    """A run's environment with the command line's changes; with env=<name>, that of the command line alone.
+
+    composed: what the command line comes to by itself
+    """
+    changes = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if o.key_or_group.split(".")[0] == "env"]
+    if any(change.key_or_group == "env" and isinstance(change.value(), str) for change in changes):
+        return composed
+    changed = OmegaConf.structured(trained)
+    for change in changes:
+        if change.key_or_group == "env":
+            changed = OmegaConf.merge(changed, change.value())
+        else:
+            OmegaConf.update(changed, change.key_or_group.removeprefix("env."), change.value(), force_add=True)
+    return OmegaConf.to_object(changed)  # type: ignore[return-value]
+
+
+def check_trusted(env_config: EnvConfig, given: str | None) -> None:
+    """Raises BadInput if a saved run would have a module imported, and the command line does not name an environment.
+
+    given: env.id, or None
 
     Loading runs no code that a file asks for; Gymnasium imports what stands before the colon.
     """
-    if ":" in env_config.id and env_config.id != given:
+    if ":" in env_config.id and given is None:
         raise BadInput(
             f"The run's environment {env_config.id} lies in a module that has to be imported; if you trust it, "
-            f"add {key}={env_config.id} to the command."
+            f"add env.id={env_config.id} to the command."
         )
 
 
 def load_agent(
-    path: str | Path, device: torch.device, env_id: str | None = None, key: str = "env_id"
+    path: str | Path, device: torch.device, env_id: str | None = None
 ) -> tuple[Agent, TrainConfig, checkpoint.Checkpoint]:
     """The agent of a run (its newest checkpoint) or of a checkpoint's folder, in evaluation mode.
 
-    env_id: of its environment, where that is "module:name" (`check_trusted`)
-    key:    under which the command line gives it
+    env_id: that the command line names (`check_trusted`)
 
     Raises BadInput if there is none, or if its files are not as they were written.
     """
     saved = checkpoint.load(Path(path), only=["agent"])
     config = config_from_state(saved.state)
-    check_trusted(config.env, env_id, key)
+    check_trusted(config.env, env_id)
     agent = Agent(config.agent, spaces_from_state(saved.state))
     try:
         agent.load_state_dict(saved.tensors["agent"])
@@ -316,5 +382,5 @@ def report(folder: Path, config: TrainConfig) -> None:
     if "csv" in config.logger:
         print(f"curves:     {plot_curves(folder)}")
     print(f"dream:      {max((folder / 'films').glob('*_dream.mp4'))}")
-    trusted = f" env_id={config.env.id}" if ":" in config.env.id else ""
+    trusted = f" env.id={config.env.id}" if ":" in config.env.id else ""
     print(f"evaluate:   python scripts/evaluate.py run={folder}{trusted}")

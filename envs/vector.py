@@ -1,21 +1,24 @@
 """Environments by name: one of them, or many stepped together."""
 
 import difflib
+import importlib
 import os
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.actions import BINS, ChooseActions
 from envs.errors import BadInput
-from envs.wrappers import SeededEpisodes, check_spaces
+from envs.observations import Frames, check_can_render, find_image
+from envs.wrappers import SeededEpisodes
 
 
 @dataclass
@@ -24,10 +27,15 @@ class EnvConfig:
 
     Attributes:
         id: the name under which it is registered with Gymnasium, "module:id" to import a module
-            first.
+            first. If importing does not register it, the module's `register_envs()` is called, where there is one.
         game: the constructor's `game`, for an id that stands for many (Atari).
-        kwargs: further arguments of its constructor.
+        kwargs: further arguments of its constructor, and of gymnasium.make (`max_episode_steps`).
         evaluation_kwargs: those of them that are different where a policy is evaluated.
+        pixels: what the agent sees: the image in the "observation", what the environment is seen to "render", or
+            "auto": the observation's image if it has one, and otherwise what is rendered.
+        image: the key of the image in an observation of several parts; it has to be given where there are several images.
+        size: of the frames' sides in pixels; null: the image's own if it is a square of 16, 32, 48, 64, 96 or 128, else
+            the next larger of these (envs/images.py).
         bins: values for each dimension of a continuous action (Box).
         parallel: a process for each environment; otherwise all of them in this process.
     """
@@ -36,8 +44,15 @@ class EnvConfig:
     game: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     evaluation_kwargs: dict[str, Any] = field(default_factory=dict)
+    pixels: str = "auto"
+    image: str | None = None
+    size: int | None = None
     bins: int = BINS
     parallel: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise BadInput("env.id has no value; give one, as in env.id=CartPole-v1 or env.id=my_module:MyEnv-v0.")
 
     @property
     def name(self) -> str:
@@ -57,43 +72,103 @@ class EnvConfig:
 def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
     """One environment, for videos and by hand; `config.parallel` is not read.
 
+    It shows frames `[size, size, channels]` uint8; its attribute `frames_text` says how they come to be.
+
     Raises:
         BadInput: the id is not registered, the constructor refuses the arguments, or the spaces
-            are not accepted (`check_spaces`).
+            are not accepted (`find_image`, `Frames`, `ChooseActions`).
     """
+    env = _make(config)
     try:
-        game = {} if config.game is None else {"game": config.game}
-        # Gymnasium's checker costs time at each step and is for tests.
-        env = gymnasium.make(config.id, disable_env_checker=True, **game, **config.kwargs)
-    except BadInput:
-        raise
-    except gymnasium.error.UnregisteredEnv as error:
-        near = difflib.get_close_matches(config.id, gymnasium.registry, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "its package may not be imported"
-        raise BadInput(
-            f"No environment is registered as {config.id!r}: {hint} "
-            "(gymnasium.pprint_registry() lists all of them)."
-        ) from error
-    except Exception as error:
-        raise BadInput(
-            f"The environment {config.name} cannot be made with the arguments {config.kwargs}: "
-            f"{type(error).__name__}: {error}; change env.id or env.kwargs."
-        ) from error
-    try:
-        check_spaces(env)
-        return SeededEpisodes(ChooseActions(env, config.bins), seed)
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(env.unwrapped, name, None), gymnasium.Space):
+                raise BadInput(f"The environment {config.name} has no {name}; give it one, a gymnasium.Space.")
+        path = find_image(env.observation_space, config.pixels, config.image)
+        if path is None and env.render_mode != "rgb_array":
+            check_can_render(env, config.pixels)
+            env.close()
+            env = _make(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}))
+        return SeededEpisodes(ChooseActions(Frames(env, path, config.size, config.name), config.bins), seed)
     except BadInput:
         env.close()
         raise
 
 
+def _make(config: EnvConfig) -> gymnasium.Env:
+    """What Gymnasium makes of the id. Raises BadInput if it makes nothing."""
+    game = {} if config.game is None else {"game": config.game}
+    try:
+        _register(config.id)
+        # Gymnasium's checker costs time at each step and is for tests.
+        return gymnasium.make(config.id, disable_env_checker=True, **game, **config.kwargs)
+    except BadInput:
+        raise
+    except gymnasium.error.UnregisteredEnv as error:
+        module, _, name = config.id.rpartition(":")
+        own = _registered_by(module)
+        near = difflib.get_close_matches(name, own or gymnasium.registry, cutoff=0.5)
+        hint = f"did you mean {' or '.join(f'{module}:{found}' if own else found for found in near)}? " if near else ""
+        if not module:
+            hint += "If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0 "
+        raise BadInput(
+            f"No environment is registered as {config.id!r}: {hint}(gymnasium.pprint_registry() lists those that are)."
+        ) from error
+    except Exception as error:
+        raise BadInput(
+            f"The environment {config.name} cannot be made with the arguments {config.kwargs}: "
+            f"{type(error).__name__}: {error}; change env.id or env.kwargs, or install what it needs."
+        ) from error
+
+
+def _registered_by(module: str) -> list[str]:
+    """The ids whose environments lie in the module or its package; none for no module."""
+    package = module.partition(".")[0]
+    places = {
+        id: spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
+        for id, spec in gymnasium.registry.items()
+    }
+    return [id for id, place in places.items() if package and package == place.partition(":")[0].partition(".")[0]]
+
+
+_asked: set[str] = set()
+"""The modules whose `register_envs` was called."""
+
+
+def _register(id: str) -> None:
+    """Imports the module of "module:id", and has it register its environments if it did not do so.
+
+    Raises:
+        BadInput: the module cannot be imported; its own error is shown.
+    """
+    module_name, _, name = id.rpartition(":")
+    if not module_name:
+        return
+    try:
+        module = importlib.import_module(module_name)
+        if name not in gymnasium.registry and module_name not in _asked and hasattr(module, "register_envs"):
+            _asked.add(module_name)  # a second time, Gymnasium would warn of each
+            module.register_envs()
+    except Exception as error:
+        raise BadInput(
+            f"The module {module_name} of env.id={id} cannot be imported: {type(error).__name__}: {error}; correct it, "
+            "install what it needs, or start the command where it lies."
+        ) from error
+
+
 def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
-    """As `make_single`, with `render_mode` "rgb_array" if the environment has it."""
+    """As `make_single`, with `render_mode` "rgb_array" if the environment has it and can show something by it."""
     env = make_single(config, seed)
-    if "rgb_array" not in env.metadata.get("render_modes", []):
+    if "rgb_array" not in env.metadata.get("render_modes", []) or env.render_mode == "rgb_array":
         return env
-    env.close()
-    return make_single(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}), seed)
+    rendered = make_single(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}), seed)
+    with suppress(Exception):  # whatever a stranger's render() raises
+        rendered.env.reset(seed=0)  # not one of the episodes
+        picture = rendered.render()
+        if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == picture.shape[-1] == 3:
+            env.close()
+            return rendered
+    rendered.close()
+    return env
 
 
 def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
@@ -114,6 +189,9 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
     if not seeds:
         raise BadInput("No seed was given to make_vector: give one for each environment.")
     if config.parallel:
+        # The one sentence arrives here as an error; what Gymnasium says besides, with a traceback, is for any other error.
+        for message in ("Received the following error", "Raising the last exception", r"Traceback .*envs\.errors\.BadInput"):
+            warnings.filterwarnings("ignore", rf"(?s).*ERROR: {message}", UserWarning)
         makers = [partial(_make_in_worker, os.getpid(), config, seed) for seed in seeds]
         return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
     makers = [partial(make_single, config, seed) for seed in seeds]

@@ -1,4 +1,4 @@
-"""Wrappers and checks that any environment can be given."""
+"""A wrapper that any environment can be given."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -117,24 +117,3 @@ class SeededEpisodes(gymnasium.Wrapper):
         self._ended = terminated or truncated
         self._continues = bool(self._ended and info.get("game_continues", False))
         return observation, reward, terminated, truncated, info
-
-
-def check_spaces(env: gymnasium.Env) -> None:
-    """Refuse an environment that the agents here cannot play.
-
-    Raises:
-        BadInput: the observations are not square pictures `[H, H, C]` uint8 in 0..255.
-    """
-    picture = env.observation_space
-    if not (
-        isinstance(picture, gymnasium.spaces.Box)
-        and picture.dtype == np.uint8
-        and len(picture.shape) == 3
-        and picture.shape[0] == picture.shape[1]
-        and (picture.low == 0).all()
-        and (picture.high == 255).all()
-    ):
-        raise BadInput(
-            f"The environment's observation space is {picture}, but square pictures are accepted, "
-            "Box(0, 255, (H, H, C), uint8): wrap it so that it returns such pictures."
-        )

@@ -1,6 +1,6 @@
 """Evaluate a saved policy: python scripts/evaluate.py run=<a run's folder, or a checkpoint's> episodes=100."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from agent.evaluate import evaluate
 from agent.previews import write_best_and_median
 from agent.progress import progress
 from agent.results import describe_evaluation, result_path, write_result
-from agent.run import load_agent
+from agent.run import changed_environment, check_spaces, load_agent, named_environment
 from envs.errors import BadInput
+from envs.vector import EnvConfig
 
 
 @dataclass
@@ -23,7 +24,8 @@ class EvaluateConfig:
     random:  play by uniformly random actions instead, the base line
     films:   film the best and the median episode, beside the output
     output:  where to write the results as JSON; null: into the run's folder
-    env_id:  of the run's environment, if that is "module:name": it has this module imported
+    env:     changes of the run's environment, or with env=<name> another one, where the agent's spaces are the same; env.id
+             has to be given if it is "module:name": it has this module imported
     """
 
     run: str | None = None
@@ -36,14 +38,22 @@ class EvaluateConfig:
     random: bool = False
     films: bool = True
     output: str | None = None
-    env_id: str | None = None
+    env: EnvConfig = field(default_factory=EnvConfig)
 
 
 def main(config: EvaluateConfig, overrides: list[str]) -> None:
     if not config.run:
         raise BadInput("No run was given; give run=<a run's folder, or a checkpoint's>.")
-    check_values(config, prefix="evaluation.")
-    agent, trained, saved = load_agent(config.run, pick_device(config.device), config.env_id)
+    check_values(replace(config, env=None), prefix="evaluation.")
+    agent, trained, saved = load_agent(config.run, pick_device(config.device), named_environment(overrides))
+    env = changed_environment(trained.env, config.env, overrides)
+    if env != trained.env and not config.output:
+        raise BadInput(
+            "The run's folder holds evaluations in its own environment, and another was given; say where this one shall lie, "
+            "as output=<file.json>."
+        )
+    trained = replace(trained, env=env)
+    check_spaces(agent.spaces, env.for_evaluation(), 0)
     given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel")}
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     policy = "random" if config.random else "agent"

@@ -18,7 +18,7 @@ from agent.config import TrainConfig
 from agent.pictures import FORMATS, write_video
 from agent.play import Both, Choose, DreamAlone, Moment, Reality, Stage, by_agent, draw, play
 from agent.progress import progress
-from agent.run import load_agent
+from agent.run import changed_environment, check_group, check_spaces, load_agent, named_environment
 from agent.window import Window
 from envs.errors import BadInput
 from envs.keys import KeyMap, action_names, key_map
@@ -67,10 +67,10 @@ def main(config: PlayConfig, overrides: list[str]) -> None:
     check(config)
     agent, settings, env_config = None, TrainConfig().final_evaluation, config.env.for_evaluation()
     if config.run:
-        named = config.env.id if any(override.startswith("env.id=") for override in overrides) else None
-        agent, trained, _ = load_agent(config.run, pick_device(config.device), named, "env.id")
+        agent, trained, _ = load_agent(config.run, pick_device(config.device), named_environment(overrides))
         check_environment(config.env, trained.env, overrides)
         settings, env_config = trained.final_evaluation, trained.env.for_evaluation()
+        check_spaces(agent.spaces, env_config, config.seed)
     if config.temperature is not None:
         settings = replace(settings, temperature=config.temperature)
 
@@ -127,12 +127,13 @@ def check(config: PlayConfig) -> None:
 
 def check_environment(given: EnvConfig, trained: EnvConfig, overrides: list[str]) -> None:
     """Raises BadInput if the command line names another environment than the run's."""
-    alike = {"env.id": given.id == trained.id, "env.game": given.game == trained.game}
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
-        if key.split(".")[0] == "env" and not alike.get(key, False):
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "env" and not value.startswith("{"):
+            check_group(trained, value, override)
+        elif key.split(".")[0] == "env" and changed_environment(trained, given, [override]) != trained:
             raise BadInput(
-                f"{override} was given, but the run is played in its own environment, {trained.name}; leave it out."
+                f"{override.lstrip('+')} was given, but the run is played in its own environment, {trained.name}; leave it out."
             )
 
 

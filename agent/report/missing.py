@@ -88,7 +88,7 @@ def commands(section: Section) -> list[str]:
             folder = str(run.folder)
             if not re.fullmatch(r"[\w./+-]+", folder):  # Hydra would take it apart
                 folder = '"' + folder.replace("\\", r"\\").replace('"', r"\"") + '"'
-            trusted = [f"env_id={run.env_id}"] if ":" in run.env_id else []
+            trusted = [f"env.id={run.env_id}"] if ":" in run.env_id else []
             words = ["python", "scripts/evaluate.py", f"run={folder}", f"episodes={ENOUGH_EPISODES}", *trusted]
             lines.append(shlex.join(words))
     return ["\n".join(["```sh", *lines, "```"])] if lines else []

@@ -18,7 +18,7 @@ from tests.tiny import tiny
 def test_a_name_says_what_is_varied():
     assert name_of(["seed=1", "experiment=atari100k", "env.game=Pong", "device=cuda:1"]) == "env.game-Pong+seed-1"
     assert name_of(["experiment=catch"]) == "default"
-    assert name_of(["+env.kwargs.path=a/b", "epochs=3"]) == "%2Benv.kwargs.path-a%2Fb+epochs-3"
+    assert name_of(["+env.kwargs.path=a/b", "epochs=3"]) == "env.kwargs.path-a%2Fb+epochs-3"
 
 
 SETTINGS = st.dictionaries(

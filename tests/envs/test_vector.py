@@ -6,7 +6,7 @@ from omegaconf.errors import ConfigKeyError
 
 from envs.errors import BadInput
 from envs.scores import CRAFTER_ACHIEVEMENTS
-from envs.vector import EnvConfig, make_single, make_vector
+from envs.vector import EnvConfig, make_rendered, make_single, make_vector
 
 CATCH = EnvConfig(id="deltadream/Catch-v0")
 
@@ -91,7 +91,7 @@ def test_no_checker_in_training():
     while isinstance(env, gymnasium.Wrapper):
         wrappers.append(type(env).__name__)
         env = env.env
-    assert wrappers == ["SeededEpisodes", "ChooseActions", "OrderEnforcing"]
+    assert wrappers == ["SeededEpisodes", "ChooseActions", "Frames", "OrderEnforcing"]
 
 
 def test_arguments_reach_the_game():
@@ -126,8 +126,8 @@ def test_the_games_own_refusal_comes_through():
 
 
 def test_other_spaces_are_refused():
-    with pytest.raises(BadInput, match="observation space"):
-        make_vector(EnvConfig(id="CartPole-v1"), [0])
+    with pytest.raises(BadInput, match="holds no image"):
+        make_vector(EnvConfig(id="CartPole-v1", pixels="observation"), [0])
 
 
 def test_no_seed_is_refused():
@@ -141,3 +141,49 @@ def test_the_config_is_structured_for_hydra():
     assert OmegaConf.to_object(merged) == EnvConfig(kwargs={"length": 7}, parallel=True)
     with pytest.raises(ConfigKeyError, match="paralel"):
         OmegaConf.merge(schema, {"paralel": True})
+
+
+class Painter(gymnasium.Env):
+    """Has a picture of it, or says so and has none."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, picture: bool, render_mode=None):
+        self.picture, self.render_mode = picture, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((32, 32, 3), np.uint8), {}
+
+    def render(self):
+        return np.zeros((8, 9, 3), np.uint8) if self.picture else 1 / 0
+
+
+@pytest.mark.parametrize("picture", [True, False])
+def test_rendered_for_people_if_it_can_be(picture: bool):
+    gymnasium.register("Painter-v0", Painter)
+    env = make_rendered(EnvConfig(id="Painter-v0", kwargs={"picture": picture}), 0)
+    assert env.render_mode == ("rgb_array" if picture else None) and env.episode == -1
+
+
+def test_a_module_that_registers_when_it_is_asked(tmp_path, monkeypatch):
+    """Once."""
+    (tmp_path / "asked_for.py").write_text(
+        "import gymnasium\ndef register_envs():\n"
+        "    assert 'Asked-v0' not in gymnasium.registry\n"
+        "    gymnasium.register('Asked-v0', 'envs.catch:CatchEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_single(EnvConfig(id="asked_for:Asked-v0"), 0).action_space.nvec.tolist() == [3]
+    with pytest.raises(BadInput, match="did you mean asked_for:Asked-v0"):
+        make_single(EnvConfig(id="asked_for:Askd-v0"), 0)
+
+
+def test_a_time_limit_truncates():
+    env = make_vector(EnvConfig(id="deltadream/Catch-v0", kwargs={"max_episode_steps": 4}), [0])
+    env.reset()
+    flags = [env.step(np.array([[1]]))[2:4] for _ in range(10)]
+    assert [int(truncated[0]) for _, truncated in flags] == [0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
+    assert not any(terminated[0] for terminated, _ in flags)
+    env.close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from envs.catch import CatchEnv
 from envs.crafter import CrafterEnv
 from envs.errors import BadInput
-from envs.wrappers import SeededEpisodes, check_spaces, episode_seed
+from envs.wrappers import SeededEpisodes, episode_seed
 
 SEEDS = st.integers(0, 2**40)
 
@@ -216,37 +216,3 @@ def test_resumed_through_a_vector_environment(vector, outer):
     finally:
         whole.close()
         resumed.close()
-
-
-class Spaces(gymnasium.Env):
-    def __init__(self, observation_space, action_space):
-        self.observation_space, self.action_space = observation_space, action_space
-
-
-Box, Discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
-PICTURE = Box(0, 255, (64, 64, 1), np.uint8)
-
-
-def test_square_pictures_are_accepted():
-    check_spaces(Spaces(PICTURE, Discrete(2)))
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        Box(0, 1, (64, 64, 3), np.float32),
-        Box(0, 255, (3, 64, 64), np.uint8),
-        Box(0, 255, (64, 64), np.uint8),
-        Box(0, 255, (48, 64, 3), np.uint8),
-        Box(0, 1, (64, 64, 3), np.uint8),
-        Box(0, 255, (64, 64, 3), np.int16),
-        gymnasium.spaces.Dict(image=PICTURE),
-        Discrete(5),
-    ],
-    ids=str,
-)
-def test_other_observations_are_refused(space):
-    with pytest.raises(BadInput, match="observation space") as refusal:
-        check_spaces(Spaces(space, Discrete(2)))
-    assert str(space) in str(refusal.value)
-

@@ -2,7 +2,7 @@
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
 
 class Odd(gymnasium.Env):
@@ -25,28 +25,11 @@ class Odd(gymnasium.Env):
         return self._observation(), self.reward, self.steps == 4, False, {}
 
 
-class Continuous(Odd):
-    action_space = Box(-1, 1, (2,))
+class Unbounded(Odd):
+    """Numbers, and pictures in a window only."""
 
-
-class FromOne(Odd):
-    action_space = Discrete(3, start=1)
-
-
-class Floats(Odd):
-    observation_space = Box(0, 1, (32, 32, 3), np.float32)
-
-
-class Grey(Odd):
-    observation_space = Box(0, 255, (32, 32), np.uint8)
-
-
-class Wide(Odd):
-    observation_space = Box(0, 255, (32, 64, 3), np.uint8)
-
-
-class Indivisible(Odd):
-    observation_space = Box(0, 255, (30, 30, 3), np.uint8)
+    observation_space = Box(-np.inf, np.inf, (32, 32, 3), np.float32)
+    metadata = {"render_modes": ["human"]}
 
 
 class Broken(Odd):
@@ -54,8 +37,62 @@ class Broken(Odd):
         raise OSError("its data are missing")
 
 
+class Strange(Odd):
+    """A small view of four floats a pixel among other things, and a limit to its episodes."""
+
+    action_space = MultiDiscrete([2, 3])
+
+    def __init__(self, side=12, length=7):
+        self.camera, self.length = Box(-1, 1, (4, side, 9), np.float32), length
+        self.observation_space = Dict(view=Dict(camera=self.camera), speed=Box(-np.inf, np.inf, (2,)))
+
+    def _observation(self):
+        image = self.np_random.uniform(-1, 1, self.camera.shape).astype(np.float32)
+        return {"view": {"camera": image}, "speed": np.zeros(2, np.float32)}
+
+    def step(self, action):
+        self.steps += 1
+        assert self.action_space.contains(action)
+        return self._observation(), float(action[0]), False, self.steps == self.length, {}
+
+
+class Failing(Odd):
+    def step(self, action):
+        return ({}[f"level {self.steps + 1}"],) if self.steps == 2 else super().step(action)
+
+
+class Lying(Odd):
+    """Not within its bounds after a step."""
+
+    observation_space = Box(0, 1, (32, 32), np.float32)
+
+    def _observation(self):
+        return np.full((32, 32), 1.5 if self.steps == 2 else 0.5, np.float32)
+
+
+class Unseen(Odd):
+    """Renders nothing."""
+
+    observation_space = Box(-np.inf, np.inf, (4,), np.float32)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        return None
+
+
 class NotANumber(Odd):
-    reward = float("nan")
+    """Its rewards are none after some steps."""
+
+    def __init__(self, sound_steps=0):
+        self.sound_steps = sound_steps
+
+    def step(self, action):
+        self.sound_steps -= 1
+        self.reward = 0.0 if self.sound_steps >= 0 else float("nan")
+        return super().step(action)
 
 
 class Unseeded(Odd):
@@ -71,5 +108,5 @@ class Unseeded(Odd):
         return observation, reward, self.steps >= self.end, truncated, info
 
 
-for env in (Odd, Continuous, FromOne, Floats, Grey, Wide, Indivisible, Broken, NotANumber, Unseeded):
+for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)

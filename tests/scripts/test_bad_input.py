@@ -19,7 +19,7 @@ VALUES = {
     "agent.dynamics.transformer.with=3": ["transformer.with", "did you mean agent.dynamics.transformer.width"],
     "++agent.tokenizer.lattent=3": ["agent.tokenizer.lattent", "did you mean agent.tokenizer.latent"],
     "+nothing.like.it=3": ["nothing", "configs/"],
-    "env.kwargs.length=3": ["+env.kwargs.length=value"],
+    "env=gim": ["env=gim does not exist", "gym"],
     "agent.dynamics.transformer.width=wide": ["agent.dynamics.transformer.width", "'wide'", "Integer"],
     "agent.dynamics.transformer.width=[1,2]": ["agent.dynamics.transformer.width", "list", "Integer"],
     "agent.dynamics.transformer.width=null": ["agent.dynamics.transformer.width=null"],
@@ -66,14 +66,12 @@ VALUES = {
     # The environment
     "env.id=deltadream/Cach-v0": ["deltadream/Cach-v0", "did you mean deltadream/Catch-v0"],
     "env.id=no_such_module:Game-v0": ["no_such_module"],
-    "+env.kwargs.lengths=3": ["deltadream/Catch-v0", "lengths"],
+    "env.kwargs.lengths=3": ["deltadream/Catch-v0", "lengths"],
+    "env.pixels=seen": ["env.pixels=seen", "auto, observation, render"],
+    "env.image=left": ["env.image=left"],
+    "env.size=0": ["env.size=0"],
     "env.id=odd_envs:Broken-v0": ["odd_envs:Broken-v0", "its data are missing"],
-    "env.id=odd_envs:Continuous-v0": ["action space", "Discrete"],
-    "env.id=odd_envs:FromOne-v0": ["action space", "Discrete"],
-    "env.id=odd_envs:Floats-v0": ["observation space", "uint8"],
-    "env.id=odd_envs:Grey-v0": ["observation space", "uint8"],
-    "env.id=odd_envs:Wide-v0": ["32×64", "square"],
-    "env.id=odd_envs:Indivisible-v0": ["30", "divisible by 8"],
+    "env.id=odd_envs:Unbounded-v0": ["observation space", "holds no image", "render_mode rgb_array (human)"],
     # Sizes that do not fit
     "agent.policy.conv.patch=5": ["32", "divisible by 5"],
     "agent.policy.conv.down=[0,1]": ["mult has 1", "down has 2"],
@@ -244,12 +242,16 @@ def test_a_checkpoint_has_no_module_imported(place: Path):
     assert run.code == 0, run.err
     (place / "odd_envs.py").write_text("open('was_here', 'w')")
     before = without_caches(contents(place))
-    check_refused(evaluate("run=run", cwd=place), "odd_envs:Odd-v0", "env_id=odd_envs:Odd-v0")
+    check_refused(evaluate("run=run", cwd=place), "odd_envs:Odd-v0", "env.id=odd_envs:Odd-v0")
     check_refused(train("resume=run", "epochs=2", cwd=place), "odd_envs:Odd-v0", "env.id=odd_envs:Odd-v0")
     assert without_caches(contents(place)) == before
     shutil.copy(Path(__file__).with_name("odd_envs.py"), place)
-    assert evaluate("run=run", "env_id=odd_envs:Odd-v0", "episodes=2", cwd=place).code == 0
+    assert evaluate("run=run", "env.id=odd_envs:Odd-v0", "episodes=2", cwd=place).code == 0
     assert train("resume=run", "env.id=odd_envs:Odd-v0", "epochs=2", cwd=place).code == 0
+
+
+def test_no_environment_is_named(tmp_path: Path):
+    check_refused(train("env=gym", cwd=tmp_path), "env.id has no value", "env.id=CartPole-v1")
 
 
 def test_crafter_and_published_sizes(tmp_path: Path):

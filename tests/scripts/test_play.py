@@ -186,7 +186,7 @@ FILM = ("run=run", "by=agent", "video=x.mp4")
         ([*FILM, "wher=both"], ["wher", "did you mean where"]),
         (["env.id=deltadream/Atari-v0"], ["game=None"]),
         (["env.id=deltadream/Cach-v0"], ["did you mean deltadream/Catch-v0"]),
-        (["env.id=odd_envs:Floats-v0"], ["observation space", "uint8"]),
+        (["env.id=odd_envs:Unbounded-v0"], ["holds no image", "render_mode rgb_array"]),
     ],
     ids=lambda x: " ".join(x),
 )

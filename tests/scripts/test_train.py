@@ -33,6 +33,9 @@ def test_what_it_prints(finished: Path):
     result = subprocess.run(command, cwd=finished.parent, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
+    assert [lines.pop(2) for _ in range(2)] == [
+        "frames: observation: 32×32×3 of Box(0, 255, (32, 32, 3), uint8): as it is", "actions: Discrete(3): one of 3"
+    ]  # fmt: skip
     assert re.fullmatch(r"cpu, eager, (fp32|bf16): about .* of updates .*", lines.pop(2))
     assert [line.split(":")[0] for line in lines[1:]] == ["run folder", "checkpoint", "curves", "dream", "evaluate"]
     folder = finished.parent / lines[1].split()[-1]
@@ -65,12 +68,18 @@ def test_help_and_cfg(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rewards_that_are_not_numbers(place: Path):
-    """The run stops with the name of the part and the loss, and without a checkpoint of what is broken."""
-    result = train(*SHORT, "env.id=odd_envs:NotANumber-v0", "run=run", cwd=place)
-    assert result.code == 1
-    assert result.err == "Stopped in epoch 0: dynamics/reward is nan; no checkpoint had been written.\n"
-    assert checkpoint.newest(place / "run") is None
+@pytest.mark.parametrize("parallel", [False, True])
+def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
+    """When it is tried, and nothing is left behind; or later, and what was learned stays."""
+    broken = ("env.id=odd_envs:NotANumber-v0", "run=run", "collect.num_envs=1", f"env.parallel={parallel}")
+    for sound_steps in (0, 40):
+        result = train(*SHORT, *broken, f"env.kwargs.sound_steps={sound_steps}", cwd=place)
+        assert result.code == 2
+        assert "odd_envs:NotANumber-v0" in result.err and "it returned the reward nan" in result.err
+        assert result.err.count("\n") == 1, result.err
+        assert not (place / "run").exists()
+    result = train(*SHORT, *broken, "env.kwargs.sound_steps=80", cwd=place)
+    assert result.code == 2 and checkpoint.newest(place / "run").name == "epoch_000001", result
 
 
 def test_an_environment_that_its_seed_does_not_decide(place: Path):

@@ -1,0 +1,181 @@
+"""Any image -> a frame: square, channels last, uint8."""
+
+from collections.abc import Callable
+
+import numpy as np
+from gymnasium.spaces import Box, MultiBinary, Space
+from PIL import Image
+
+from envs.errors import BadInput
+
+SIDES = (16, 32, 48, 64, 96, 128)  # pixels, of frames: what every encoder here folds
+USUAL = 64  # the side for images that are larger than any of them
+LEAST = 3  # pixels: what is lower or narrower is a table of numbers
+UNBOUNDED = 1e30  # the greatest float32 is used as "no bound"
+
+ImageSpace = Box | MultiBinary
+
+
+def is_image(space: Space) -> bool:
+    """Whether a space holds images: [H, W], [H, W, C], [C, H, W] or a stack of those, of numbers between finite bounds."""
+    if not isinstance(space, ImageSpace) or not 2 <= len(space.shape) <= 4:
+        return False
+    height, width = (space.shape[axis] for axis in _axes(space.shape)[:2])
+    return min(height, width) >= LEAST and (isinstance(space, MultiBinary) or _is_bounded(space))
+
+
+def short(space: Space) -> str:
+    """A space in a few words; a Box's own text lists its bounds element by element."""
+    if isinstance(space, Box) and space.low.size:
+        return f"Box({space.low.min():.4g}, {space.high.max():.4g}, {space.shape}, {space.dtype})"
+    text = " ".join(str(space).split())
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+class ImageReader:
+    """Makes frames of the images of a space: the range becomes 0..255, the size a square.
+
+    Each element's declared bounds become 0 and 255, so False 0 and True 255. An image of less than half the
+    side is enlarged by a whole factor, each pixel a block, and centered on black (0): what is drawn pixel by pixel
+    stays sharp, and all its pixels the same size. Any other size is stretched to the square by Pillow's bilinear filter,
+    which is antialiased where it shrinks.
+
+    Attributes:
+        side, channels: of a frame, [side, side, channels] uint8.
+        text: what is done, for people.
+
+    Args:
+        space: `is_image`.
+        side: of a frame; None: the image's own if it is a square with one of `SIDES`, else the next larger of them
+            (32 or more, so that nothing small is lost), and `USUAL` for images beyond all of them.
+
+    Raises:
+        BadInput: the side is out of range.
+    """
+
+    def __init__(self, space: ImageSpace, side: int | None = None):
+        if side is not None and not SIDES[0] <= side <= 1024:
+            raise BadInput(f"env.size={side} was given; give the frames' side in pixels, one of {_listed(SIDES)}, say.")
+        self.space = space
+        height_axis, width_axis, channel_axes = _axes(space.shape)
+        self._axes = (height_axis, width_axis, *channel_axes)
+        height, width = space.shape[height_axis], space.shape[width_axis]
+        self.channels = int(np.prod([space.shape[axis] for axis in channel_axes], dtype=int))
+        self.side = side or _side(height, width)
+        self._shape, self._in_order = (height, width, self.channels), self._axes == tuple(range(len(space.shape)))
+
+        low, high = (0, 1) if isinstance(space, MultiBinary) else (space.low, space.high)
+        self._low, self._high = _uniform(low), _uniform(high)
+        self._all_bytes = space.dtype == np.uint8 and np.all(low == 0) and np.all(high == 255)
+        self._is_free = self._all_bytes or space.dtype == bool  # no value of the type is out of range
+        self.is_native = self._all_bytes and self._in_order and self._shape == (self.side, self.side, self.channels)
+
+        factor = self.side // max(height, width)
+        self._resize: Callable[[np.ndarray], np.ndarray] | None = None
+        if (height, width) != (self.side, self.side):
+            self._resize = self._enlarge if factor >= 2 else self._stretch
+        self._factor = factor
+        self._margins = [((self.side - factor * n) // 2, -((factor * n - self.side) // 2)) for n in (height, width)]
+        self.text = f"{self.side}×{self.side}×{self.channels} of {short(space)}: {', '.join(self._told(channel_axes))}"
+
+    def _told(self, channel_axes: tuple[int, ...]) -> list[str]:
+        if self.is_native:
+            return ["as it is"]
+        told = []
+        if not self._in_order:
+            told.append("one channel" if not channel_axes else "channels first" if len(channel_axes) == 1 else "a stack")
+        if self.space.dtype == bool or isinstance(self.space, MultiBinary):
+            told.append("off 0 and on 255")
+        elif not self._all_bytes:
+            told.append(f"{np.min(self._low):.4g} to {np.max(self._high):.4g} as 0 to 255")
+        height, width, _ = self._shape
+        if self._resize == self._enlarge:
+            border = " on black" if any(sum(margin) for margin in self._margins) else ""
+            told.append(f"{height}×{width} enlarged {self._factor} times, nearest neighbour{border}")
+        elif self._resize:
+            kind = "shrunk" if max(height, width) > self.side else "enlarged"
+            told.append(f"{height}×{width} {'' if height == width else 'stretched, '}{kind} by an antialiased bilinear filter")
+        return told
+
+    def fault(self, image: np.ndarray) -> str | None:
+        """What the space forbids in an image, for a sentence; None if nothing."""
+        if image.shape != self.space.shape:
+            return f"the shape {image.shape}"
+        if image.dtype != self.space.dtype and not np.can_cast(image.dtype, self.space.dtype):
+            return f"the type {image.dtype}"
+        if self._is_free:
+            return None
+        if isinstance(self._low, np.ndarray) or isinstance(self._high, np.ndarray):
+            wrong = image[~((image >= self._low) & (image <= self._high))]
+        else:
+            ends = np.array([image.min(), image.max()])  # NaN is both
+            wrong = ends[~((ends >= self._low) & (ends <= self._high))]
+        return f"the value {wrong[0]}" if wrong.size else None
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """An image of the space -> a frame."""
+        if not self._all_bytes:
+            image = self._to_bytes(image)
+        if not self._in_order:
+            image = image.transpose(self._axes)
+        image = image.reshape(self._shape)
+        return image if self._resize is None else self._resize(image)
+
+    def _to_bytes(self, image: np.ndarray) -> np.ndarray:
+        if image.dtype == bool:
+            return image.view(np.uint8) * np.uint8(255)
+        span = np.subtract(self._high, self._low, dtype=np.float64)
+        scaled = np.subtract(image, self._low, dtype=np.float64) * (255 / np.where(span > 0, span, 1))
+        return np.rint(scaled).astype(np.uint8)
+
+    def _enlarge(self, image: np.ndarray) -> np.ndarray:
+        blocks = image.repeat(self._factor, axis=0).repeat(self._factor, axis=1)
+        return np.pad(blocks, [*self._margins, (0, 0)])
+
+    def _stretch(self, image: np.ndarray) -> np.ndarray:
+        if self.channels == 3:
+            return _resized(image, self.side)
+        # One by one: Pillow would take a fourth channel for transparency, and knows no fifth.
+        return np.stack([_resized(image[..., i], self.side) for i in range(self.channels)], axis=-1)
+
+
+def _resized(image: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _side(height: int, width: int) -> int:
+    longest = max(height, width)
+    if height == width and height in SIDES:
+        return height
+    return next((side for side in SIDES[1:] if side >= longest), USUAL)
+
+
+def _axes(shape: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
+    """Which axes are height, width and channels. Of three, the channels are the first or last one, whichever is not like
+    another, or else is shorter; the last if both are alike. A fourth, in front, is a stack."""
+    if len(shape) == 2:
+        return 0, 1, ()
+    if len(shape) == 4:
+        height, width, channels = _axes(shape[1:])
+        return height + 1, width + 1, (0, *(axis + 1 for axis in channels))
+    first, middle, last = shape
+    channels_first = first < last if (first == middle) == (middle == last) else middle == last
+    return (1, 2, (0,)) if channels_first else (0, 1, (2,))
+
+
+def _is_bounded(space: Box) -> bool:
+    if np.issubdtype(space.dtype, np.floating):
+        return bool((np.abs(space.low) < UNBOUNDED).all() and (np.abs(space.high) < UNBOUNDED).all())
+    # The ends of a wide type are what Gymnasium puts where no bounds were given.
+    narrow = space.dtype.itemsize <= 2
+    return narrow or not ((space.low == np.iinfo(space.dtype).min).any() or (space.high == np.iinfo(space.dtype).max).any())
+
+
+def _uniform(bound: np.ndarray | int) -> np.ndarray | float | int:
+    """A bound as one number, where it is the same for all elements."""
+    bound = np.asarray(bound)
+    return bound.flat[0].item() if bound.size and (bound == bound.flat[0]).all() else bound
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))

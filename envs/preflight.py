@@ -1,0 +1,162 @@
+"""A short play by random actions: what an environment is like, and what would trouble an agent that learns in it."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from envs.errors import BadInput
+from envs.vector import EnvConfig, make_single
+from envs.wrappers import SeededEpisodes
+
+CONTRAST = 50  # of 255: below it, frames look all the same to a person
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was seen in some steps by uniformly random actions.
+
+    Attributes:
+        frames_text, actions_text: how the spaces are read.
+        frames: `[steps + resets, size, size, channels]` uint8, each episode's first one among them.
+        rewards: `[steps]` float64.
+        lengths: of the episodes that ended, of which so many were `terminated`; the others were truncated.
+        seconds: for all steps and resets.
+        differs_at: the step at which the same seed and actions led to something else the second time; None: nowhere.
+        limit: Gymnasium's, of an episode's steps (`max_episode_steps`), if there is one.
+        rendered: whether the frames are rendered; `can_render`: whether they could be.
+    """
+
+    frames_text: str
+    actions_text: str
+    frames: np.ndarray
+    rewards: np.ndarray
+    lengths: tuple[int, ...]
+    terminated: int
+    seconds: float
+    differs_at: int | None
+    limit: int | None
+    rendered: bool
+    can_render: bool
+
+    @property
+    def steps(self) -> int:
+        return len(self.rewards)
+
+    def doubts(self) -> list[str]:
+        """What is likely to be a mistake, however few the steps: a sentence each, with what to do about it."""
+        found = []
+        least, most = int(self.frames.min()), int(self.frames.max())
+        other = " or env.pixels=render" if self.can_render and not self.rendered else ""
+        if (self.frames == self.frames[0]).all():
+            found.append(f"All {len(self.frames)} frames are equal: look at them, and show what the actions change; env.image{other} chooses another view.")
+        elif most - least < CONTRAST:
+            remedy = "env.pixels=render shows what people see" if other else "declare the range that it uses as the space's low and high"
+            found.append(f"The frames use only {least} to {most} of 0 to 255, which is all but one colour to a network: {remedy}.")
+        if self.differs_at is not None:
+            found.append(
+                f"Its seed does not decide it (step {self.differs_at} was another the second time): a resumed run cuts the episodes "
+                "that were running; take all randomness from reset(seed=…) to avoid that."
+            )
+        return found
+
+    def warnings(self) -> list[str]:
+        """As `doubts`, and what so few steps may only not have shown."""
+        found = self.doubts()
+        if not self.lengths and self.limit is None:
+            found.append(
+                f"No episode ended within {self.steps} steps: evaluation plays episodes to their ends, so see that each has one; "
+                "env.kwargs.max_episode_steps=1000 sets a limit."
+            )
+        if not self.rewards.any():
+            found.append(
+                f"No reward was other than 0 in {self.steps} random steps: an agent that never meets one learns nothing; "
+                "try more steps, or make the first rewards easier to find."
+            )
+        return found
+
+
+def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
+    """Plays `steps` steps, twice.
+
+    Raises:
+        BadInput: the environment cannot be made, is not what it declares, or fails; its own error is shown.
+    """
+    env = make_single(config, seed)
+    try:
+        started = perf_counter()
+        first = _play(env, config.name, seed, steps)
+        seconds = perf_counter() - started
+        shown = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
+        limit = env.spec.max_episode_steps if env.spec else None
+        rendered = env.get_wrapper_attr("is_rendered")
+        can_render = "rgb_array" in (env.metadata.get("render_modes") or [])
+    finally:
+        env.close()
+    env = make_single(config, seed)
+    try:
+        second = _play(env, config.name, seed, steps)
+    finally:
+        env.close()
+    lengths, length, terminated = [], 0, 0
+    for seen in first:
+        if seen.reward is None:
+            length = 0
+            continue
+        length += 1
+        if seen.terminated or seen.truncated:
+            lengths.append(length)
+            terminated += seen.terminated
+    return Trial(
+        frames_text=shown[0],
+        actions_text=shown[1],
+        frames=np.stack([seen.frame for seen in first]),
+        rewards=np.array([seen.reward for seen in first if seen.reward is not None]),
+        lengths=tuple(lengths),
+        terminated=terminated,
+        seconds=seconds,
+        differs_at=_first_difference(first, second),
+        limit=limit,
+        rendered=rendered,
+        can_render=can_render,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """After a reset, `reward` is None."""
+
+    frame: np.ndarray
+    reward: float | None = None
+    terminated: bool = False
+    truncated: bool = False
+
+
+def _play(env: SeededEpisodes, name: str, seed: int, steps: int) -> list[_Seen]:
+    env.action_space.seed(seed)
+    seen: list[_Seen] = []
+    step = 0
+    try:
+        while step < steps:
+            if not seen or seen[-1].terminated or seen[-1].truncated:
+                seen.append(_Seen(env.reset()[0].copy()))
+            observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            seen.append(_Seen(observation.copy(), reward, terminated, truncated))
+            step += 1
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(
+            f"The environment {name} fails at its step {step + 1}: {type(error).__name__}: {error}; correct it."
+        ) from error
+    return seen
+
+
+def _first_difference(one: list[_Seen], other: list[_Seen]) -> int | None:
+    step = 0
+    for left, right in zip(one, other, strict=False):
+        step += left.reward is not None
+        ends = (left.reward, left.terminated, left.truncated), (right.reward, right.terminated, right.truncated)
+        if ends[0] != ends[1] or not np.array_equal(left.frame, right.frame):
+            return step
+    return None

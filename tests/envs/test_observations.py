@@ -1,0 +1,173 @@
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
+
+from envs.errors import BadInput
+from envs.observations import Frames, check_can_render, find_image
+from envs.vector import EnvConfig, make_single
+
+IMAGE = Box(0, 255, (32, 32, 3), np.uint8)
+VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
+
+
+class Shows(gymnasium.Env):
+    """Its observations, rewards and pictures are what one says."""
+
+    action_space = Discrete(2)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, space, observation=None, *, reward=0.0, picture=None, render_mode="rgb_array"):
+        self.observation_space, self.observation = space, space.sample() if observation is None else observation
+        self.reward, self.picture, self.render_mode = reward, picture, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation, self.reward, False, False, {}
+
+    def render(self):
+        return self.picture
+
+
+def frames(env: Shows, pixels="auto", image=None, size=None) -> Frames:
+    return Frames(env, find_image(env.observation_space, pixels, image), size, "Shows-v0")
+
+
+class TestWhereTheImageIs:
+    MANY = Dict(left=IMAGE, right=IMAGE, speed=VECTOR, inner=Dict(up=IMAGE))
+
+    @pytest.mark.parametrize(
+        ("space", "pixels", "image", "path"),
+        [
+            (IMAGE, "auto", None, ()), (VECTOR, "auto", None, None), (IMAGE, "render", None, None),
+            (Dict(image=IMAGE, text=Discrete(3)), "auto", None, ("image",)), (MANY, "auto", "right", ("right",)),
+            (MANY, "observation", "inner.up", ("inner", "up")), (Tuple([VECTOR, IMAGE]), "auto", None, (1,)),
+            (Tuple([IMAGE, IMAGE]), "auto", "1", (1,)), (Tuple([VECTOR, Discrete(3)]), "auto", None, None), (Discrete(3), "auto", None, None),
+        ],
+    )  # fmt: skip
+    def test_found(self, space, pixels, image, path):
+        assert find_image(space, pixels, image) == path
+
+    @pytest.mark.parametrize(
+        ("space", "pixels", "image", "named"),
+        [
+            (MANY, "auto", None, "left, right, inner.up; give one"), (MANY, "auto", "lefd", "did you mean left"),
+            (MANY, "auto", "speed", "its images are left, right, inner.up"), (VECTOR, "observation", None, "holds no image.*env.pixels=render"),
+            (IMAGE, "render", "image", "leave one out"), (IMAGE, "rendered", None, "auto, observation, render"),
+        ],
+    )  # fmt: skip
+    def test_refused(self, space, pixels, image, named):
+        with pytest.raises(BadInput, match=named):
+            find_image(space, pixels, image)
+
+
+def test_frames_of_the_allowed_kind_pass_untouched():
+    env = Shows(IMAGE)
+    wrapped = frames(env)
+    assert wrapped.step(0)[0] is env.observation
+    assert wrapped.observation_space is IMAGE and "as it is" in wrapped.frames_text
+
+
+def test_one_image_of_a_dict():
+    env = Shows(Dict(image=IMAGE, speed=VECTOR))
+    wrapped = frames(env)
+    np.testing.assert_array_equal(wrapped.step(0)[0], env.observation["image"])
+    assert wrapped.observation_space == IMAGE and "speed not seen" in wrapped.frames_text
+
+
+class TestRendered:
+    PICTURE = np.random.default_rng(0).integers(0, 256, (80, 120, 3)).astype(np.uint8)
+
+    def test_bytes(self):
+        wrapped = frames(Shows(VECTOR, picture=self.PICTURE))
+        assert wrapped.reset()[0].shape == (128, 128, 3) and "rendered" in wrapped.frames_text
+
+    def test_floats(self):
+        wrapped = frames(Shows(VECTOR, picture=self.PICTURE / 255), size=64)
+        again = frames(Shows(VECTOR, picture=self.PICTURE), size=64)
+        np.testing.assert_array_equal(wrapped.reset()[0], again.reset()[0])
+
+    @pytest.mark.parametrize("picture", [None, [PICTURE], "text", np.zeros(3), PICTURE.astype(np.int64)], ids=lambda p: type(p).__name__)
+    def test_something_else(self, picture):
+        with pytest.raises(BadInput, match="Shows-v0 renders .* accepted are arrays"):
+            frames(Shows(VECTOR, picture=picture))
+
+    def test_a_size_that_changes(self):
+        env = Shows(VECTOR, picture=self.PICTURE)
+        wrapped = frames(env)
+        wrapped.reset()
+        env.picture = env.picture[1:]
+        with pytest.raises(BadInput, match=r"step 1 of its episode 1 it rendered an image with the shape \(79, 120, 3\)"):
+            wrapped.step(0)
+
+    def test_an_environment_without_pictures(self):
+        env = Shows(VECTOR)
+        env.metadata = {"render_modes": ["human"]}
+        with pytest.raises(BadInput, match="holds no image.*no render_mode rgb_array \\(human\\)"):
+            check_can_render(env, "auto")
+
+    def test_without_being_asked(self):
+        env = make_single(EnvConfig(id="CartPole-v1"), 0)
+        assert env.observation_space == Box(0, 255, (64, 64, 3), np.uint8)
+        frame, _ = env.reset()
+        assert frame.std() > 5  # not an empty picture
+        env.close()
+
+
+class TestHeldToItsWord:
+    @pytest.mark.parametrize(
+        ("observation", "named"),
+        [
+            (np.zeros((32, 32), np.uint8), "the shape (32, 32)"), (np.zeros((32, 32, 3)), "the type float64"),
+            (None, "the shape ()"), ([1, 2], "the shape (2,)"),
+        ],
+        ids=["shape", "type", "none", "list"],
+    )  # fmt: skip
+    def test_observations(self, observation, named):
+        env = Shows(IMAGE)
+        wrapped = frames(env)
+        wrapped.reset()
+        wrapped.step(0)
+        env.observation = observation
+        with pytest.raises(BadInput) as refusal:
+            wrapped.step(0)
+        sentence = str(refusal.value)
+        assert "Shows-v0" in sentence and "step 2 of its episode 1" in sentence and named in sentence
+
+    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), None, "one", np.zeros(2)], ids=str)
+    def test_rewards(self, reward):
+        wrapped = frames(Shows(IMAGE, reward=reward))
+        wrapped.reset()
+        with pytest.raises(BadInput, match="step 1 of its episode 1 it returned the reward"):
+            wrapped.step(0)
+
+    @pytest.mark.parametrize("reward", [1, np.float32(0.5), np.array(2), True])
+    def test_rewards_that_are_numbers(self, reward):
+        wrapped = frames(Shows(IMAGE, reward=reward))
+        wrapped.reset()
+        assert wrapped.step(0)[1] == float(reward)
+
+    def test_a_missing_key(self):
+        wrapped = frames(Shows(Dict(image=IMAGE), {}))
+        wrapped.reset()
+        with pytest.raises(BadInput, match="an observation without image"):
+            wrapped.step(0)
+
+    def test_the_older_api(self):
+        env = Shows(IMAGE)
+        wrapped = frames(env)
+        env.step = lambda action: (env.observation, 0.0, False, {})
+        with pytest.raises(BadInput, match="step\\(\\) returned 4 values"):
+            wrapped.step(0)
+        env.reset = lambda **kwargs: env.observation
+        with pytest.raises(BadInput, match="reset\\(\\) returned an array"):
+            wrapped.reset()
+
+
+def test_infos_that_a_vector_environment_can_stack():
+    env = Shows(IMAGE)
+    info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b"}}
+    env.step = lambda action: (env.observation, 0.0, False, False, info)
+    assert frames(env).step(0)[4] == {"lives": 3, "won": True, "of": {"wood": 2}}

@@ -1,0 +1,47 @@
+"""The README's commands for other environments, as they are written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from gymnasium.envs.registration import registry
+
+from agent.cli import free_key
+from agent.run import sketch_agent, spaces_of
+from tests.tiny import experiment
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SECTION = README.split("## Plug in an environment\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"^python scripts/\w+\.py (.*)$", SECTION, re.MULTILINE)
+
+MY_MODULE = """
+import gymnasium
+from envs.catch import CatchEnv
+
+class MyEnv(CatchEnv):
+    def __init__(self, size=3):
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Box(0, 255, (size, size), "uint8")
+
+gymnasium.register("MyEnv-v0", MyEnv)
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_other_environments(command: str, tmp_path, monkeypatch):
+    """Each fits its experiment; where the package is not installed, at least its words do."""
+    (tmp_path / "my_module.py").write_text(MY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = {key: value for key, _, value in (word.partition("=") for word in shlex.split(command, comments=True))}
+    name = arguments.pop("experiment", "crafter")
+    config = experiment(name, *(free_key(f"{key}={value}") for key, value in arguments.items()))
+    module = config.env.id.rpartition(":")[0].partition(".")[0]
+    if module not in ("", "my_module"):
+        pytest.importorskip(module)
+    sketch_agent(config, spaces_of(config.env, 0))
+    registry.pop("MyEnv-v0", None)
+
+
+def test_there_are_some():
+    assert len(COMMANDS) >= 4
