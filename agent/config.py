@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.agent import AgentConfig
-from agent.evaluate import EvaluationConfig
+from agent.evaluation import EvaluationConfig
 from agent.learner import PRECISIONS, LearnerConfig, OptimizerConfig
 from agent.replay import ReplayConfig
 from envs.errors import BadInput

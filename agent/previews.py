@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.evaluate import Evaluation, Played
+from agent.evaluation import Evaluation, Played
 from agent.imagination import dream
 from agent.pictures import side_by_side, strip, to_rgb, write_video
 from agent.segment import Segment

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import TrainConfig
-from agent.evaluate import Evaluation, EvaluationConfig
+from agent.evaluation import Evaluation, EvaluationConfig
 from envs.errors import BadInput
 
 

@@ -29,7 +29,7 @@ from agent.cli import CONFIGS
 from agent.config import TrainConfig
 from agent.learner import Execution, NonFinite, choose_execution
 from agent.logger import make_logger, plot_curves
-from agent.parts import count_costs, total_flop
+from agent.parts import PARTS, count_costs, total_flop, total_updates
 from agent.trainer import Trainer
 from envs.errors import BadInput
 from envs.preflight import Trial, try_out
@@ -48,8 +48,8 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-def train(config: TrainConfig, overrides: list[str]) -> None:
-    """Start the run of `config`, or go on with `config.resume`, to its end. Raises BadInput, NonFinite."""
+def train(config: TrainConfig, overrides: list[str]) -> Path:
+    """Start the run of `config`, or go on with `config.resume`, to its end -> its folder. Raises BadInput, NonFinite."""
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
@@ -82,6 +82,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     with claim(folder):
         run(config, folder, agent, execution, trial, saved)
     report(folder, config)
+    return folder
 
 
 def run(
@@ -103,6 +104,7 @@ def run(
             parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
             print(f"{config.experiment} on {config.env.name}: {parameters}\nrun folder: {folder}")
             print("\n".join([f"frames: {trial.frames_text}", f"actions: {trial.actions_text}", *trial.doubts()]))
+            print(schedule(config))
             print(f"{agent.device}, {execution.mode}, {config.precision}: {forecast}", flush=True)
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
@@ -366,6 +368,18 @@ def describe(folder: Path, config: TrainConfig) -> None:
         "",
     ]
     (folder / "README.txt").write_text("\n".join(lines))
+
+
+def schedule(config: TrainConfig) -> str:
+    """What the run will do, in two lines."""
+    c, ac = config.collect, config.agent.actor_critic
+    steps = c.first_steps + c.steps * (min(config.epochs, c.epochs) - 1)
+    updates = ", ".join(f"{part} {total_updates(config, part):,}" for part in PARTS)
+    return (
+        f"schedule: {config.epochs} epochs, {steps:,} steps of {c.num_envs} environments; updates: {updates}\n"
+        f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, entropy {ac.entropy_weight}, "
+        f"K {config.agent.tokenizer.tokens}, context {config.agent.dynamics.context}"
+    )
 
 
 def last_checkpoint(folder: Path) -> str:

@@ -18,7 +18,7 @@ from agent import checkpoint
 from agent.agent import Agent
 from agent.collect import Collector, Episode, achievements_of
 from agent.config import TrainConfig
-from agent.evaluate import evaluate
+from agent.evaluation import evaluate
 from agent.feeding import Feed
 from agent.learner import Averages, Execution
 from agent.logger import Logger

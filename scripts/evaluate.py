@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.checks import check_values, check_writable, pick_device
 from agent.cli import command
-from agent.evaluate import evaluate
+from agent.evaluation import evaluate
 from agent.previews import write_best_and_median
 from agent.progress import progress
 from agent.results import describe_evaluation, result_path, write_result
@@ -18,7 +18,7 @@ from envs.vector import EnvConfig
 @dataclass
 class EvaluateConfig:
     """run: a run's folder (its newest checkpoint is taken) or a checkpoint's
-    episodes, num_envs, temperature, seed, parallel: as in agent/evaluate.py (EvaluationConfig); null: as the run itself
+    episodes, num_envs, temperature, seed, parallel: as in agent/evaluation.py (EvaluationConfig); null: as the run itself
              is evaluated in the end
     device:  "auto", "cpu", "cuda", …
     random:  play by uniformly random actions instead, the base line

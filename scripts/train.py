@@ -7,7 +7,7 @@ from agent.multirun import expand, train_in_sweep
 
 
 def main(config: TrainConfig, overrides: list[str]) -> None:
-    (train_in_sweep if sweeping() else train)(config, overrides)
+    train_in_sweep(config, overrides) if sweeping() else train(config, overrides)
 
 
 if __name__ == "__main__":

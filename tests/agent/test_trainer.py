@@ -159,7 +159,7 @@ def test_pictures_are_logged(run):
 def test_the_best_checkpoint_stays(run, monkeypatch):
     returns = iter([0.0, 5.0, 1.0, 2.0, 3.0, 3.0])  # the last evaluation is also written to a file
     summary = {"return_median": 0.0, "return_standard_error": 0.0, "length_mean": 9.0}
-    monkeypatch.setattr("agent.evaluate.Evaluation.summary", lambda self: summary | {"return_mean": next(returns)})
+    monkeypatch.setattr("agent.evaluation.Evaluation.summary", lambda self: summary | {"return_mean": next(returns)})
     monkeypatch.setattr(Trainer, "show", lambda self, recording: None)
     monkeypatch.setattr("agent.run.report", lambda folder, config: None)
     folder = run("epochs=5", "keep=1")

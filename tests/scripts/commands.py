@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 SECONDS = 1200
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["agent.run", "agent.evaluate", "envs.crafter"])
+forks.set_forkserver_preload(["agent.run", "agent.evaluation", "envs.crafter"])
 
 
 class Result(NamedTuple):
