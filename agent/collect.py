@@ -14,6 +14,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.nets.actions import random_actions
 from agent.replay import Replay
+from envs.scores import CRAFTER_ACHIEVEMENTS
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def info_of(info: dict[str, Any], env: int) -> dict[str, Any]:
 
 
 def achievements_of(episodes: list[Episode]) -> list[dict[str, int]] | None:
-    """Name -> count of each episode; None if the environment has no achievements."""
-    if not episodes or "achievements" not in episodes[0].info:
+    """Name -> count of each episode; None if the environment has not Crafter's achievements."""
+    first = episodes[0].info.get("achievements") if episodes else None
+    if not isinstance(first, dict) or set(first) != set(CRAFTER_ACHIEVEMENTS):
         return None
     return [episode.info["achievements"] for episode in episodes]
 

@@ -105,9 +105,9 @@ def _make(config: EnvConfig) -> gymnasium.Env:
         raise
     except gymnasium.error.UnregisteredEnv as error:
         module, _, name = config.id.rpartition(":")
-        own = _registered_by(module)
-        near = difflib.get_close_matches(name, own or gymnasium.registry, cutoff=0.5)
-        hint = f"did you mean {' or '.join(f'{module}:{found}' if own else found for found in near)}? " if near else ""
+        near = difflib.get_close_matches(name, _registered_by(module) or gymnasium.registry, cutoff=0.5)
+        near = [f"{module}:{found}" if module else found for found in near]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
         if not module:
             hint += "If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0 "
         raise BadInput(

@@ -6,7 +6,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agent.agent import Agent
-from agent.collect import Collector, Player, achievements_of, info_of
+from agent.collect import Collector, Episode, Player, achievements_of, info_of
 from agent.replay import Replay, ReplayConfig
 from envs.actions import ChooseActions
 from envs.spaces import Spaces
@@ -141,6 +141,7 @@ def test_infos_of_one_environment():
 
 
 def test_achievements(agent):
+    assert achievements_of([Episode(0, 1.0, 3, {"achievements": {"first level": 1}})]) is None  # another game's
     assert achievements_of([]) is None
     assert achievements_of(collector(agent, 2).collect(4, random=True)) is None
 

@@ -162,7 +162,8 @@ class Painter(gymnasium.Env):
 
 @pytest.mark.parametrize("picture", [True, False])
 def test_rendered_for_people_if_it_can_be(picture: bool):
-    gymnasium.register("Painter-v0", Painter)
+    if "Painter-v0" not in gymnasium.registry:
+        gymnasium.register("Painter-v0", Painter)
     env = make_rendered(EnvConfig(id="Painter-v0", kwargs={"picture": picture}), 0)
     assert env.render_mode == ("rgb_array" if picture else None) and env.episode == -1
 

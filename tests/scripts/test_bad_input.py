@@ -83,7 +83,7 @@ VALUES = {
     "agent.tokenizer.tokens=64": ["64 tokens", "tile"],
     "agent.tokenizer.frame_conv.patch=4": ["frame_conv", "same reduction"],
     "agent.dynamics.transformer.heads=3": ["heads=3", "multiple"],
-    "agent.dynamics.transformer.width=40": ["width 40", "16 cells"],
+    "agent.dynamics.transformer.width=8": ["width 8", "16 cells"],
     # A machine that is too small
     "replay.capacity=5": ["replay.capacity=5", "6 or more"],
     "replay.capacity=1000000000000": ["replay.capacity=1000000000000", "memory", "lower replay.capacity"],
