@@ -78,6 +78,7 @@ class Frames(gymnasium.Wrapper):
         env: the environment; where `path` is None its render_mode is "rgb_array".
         path: where its image is (`find_image`).
         size: of the frames, None: see `ImageReader`.
+        bounds: [least, most] value of an image, None: what its space declares.
         name: of the environment, for errors.
 
     Raises:
@@ -86,7 +87,7 @@ class Frames(gymnasium.Wrapper):
             names the step.
     """
 
-    def __init__(self, env: gymnasium.Env, path: Path | None, size: int | None, name: str):
+    def __init__(self, env: gymnasium.Env, path: Path | None, size: int | None, bounds: list[float] | None, name: str):
         super().__init__(env)
         self._path, self._name, self.is_rendered = path, name, path is None
         self._episode, self._step = 0, 0
@@ -95,7 +96,7 @@ class Frames(gymnasium.Wrapper):
         else:
             space, hidden = _at(env.observation_space, path), [".".join(map(str, p)) for p, _ in _leaves(env.observation_space) if p != path]
             why = f"observation {'.'.join(map(str, path))}".rstrip() + (f" ({', '.join(hidden)} not seen)" if hidden else "")
-        self._read = ImageReader(space, size)
+        self._read = ImageReader(space if bounds is None else _narrowed(space, bounds), size)
         self.frames_text = f"{why}: {self._read.text}"
         self._is_native = path == () and self._read.is_native
         self._shape, self._dtype = space.shape, space.dtype
@@ -163,6 +164,19 @@ class Frames(gymnasium.Wrapper):
             f"The environment {self._name} is not what it declares: at step {self._step} of its episode {self._episode} "
             f"{what} {value}, but {accepted}; correct the environment."
         )
+
+
+def _narrowed(space: ImageSpace, bounds: list[float]) -> Box:
+    """An image's space with other bounds. Raises BadInput if these are none, or not of its type."""
+    try:
+        least, most = bounds
+        if not (isinstance(space, Box) and least < most and np.array(bounds).astype(space.dtype).tolist() == [least, most]):
+            raise ValueError
+        return Box(least, most, space.shape, space.dtype)
+    except ValueError as error:
+        raise BadInput(
+            f"env.range={list(bounds)} was given for images of {short(space)}; give [least, most], two numbers of their type."
+        ) from error
 
 
 def _leaves(space: Space, path: Path = ()) -> list[tuple[Path, Space]]:

@@ -51,7 +51,7 @@ class Trial:
         if (self.frames == self.frames[0]).all():
             found.append(f"All {len(self.frames)} frames are equal: look at them, and show what the actions change; env.image{other} chooses another view.")
         elif most - least < CONTRAST:
-            remedy = "env.pixels=render shows what people see" if other else "declare the range that it uses as the space's low and high"
+            remedy = "env.pixels=render shows what people see, and env.range=[0,10] spreads the values that it uses" if other else "give the range that it uses, as env.range=[0,10]"
             found.append(f"The frames use only {least} to {most} of 0 to 255, which is all but one colour to a network: {remedy}.")
         if self.differs_at is not None:
             found.append(

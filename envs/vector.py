@@ -34,6 +34,7 @@ class EnvConfig:
         pixels: what the agent sees: the image in the "observation", what the environment is seen to "render", or
             "auto": the observation's image if it has one, and otherwise what is rendered.
         image: the key of the image in an observation of several parts; it has to be given where there are several images.
+        range: [least, most] value of the image, where its space declares more than it uses; null: as declared.
         size: of the frames' sides in pixels; null: the image's own if it is a square of 16, 32, 48, 64, 96 or 128, else
             the next larger of these (envs/images.py).
         bins: values for each dimension of a continuous action (Box).
@@ -46,6 +47,7 @@ class EnvConfig:
     evaluation_kwargs: dict[str, Any] = field(default_factory=dict)
     pixels: str = "auto"
     image: str | None = None
+    range: list[float] | None = None
     size: int | None = None
     bins: int = BINS
     parallel: bool = False
@@ -88,7 +90,7 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
             check_can_render(env, config.pixels)
             env.close()
             env = _make(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}))
-        return SeededEpisodes(ChooseActions(Frames(env, path, config.size, config.name), config.bins), seed)
+        return SeededEpisodes(ChooseActions(Frames(env, path, config.size, config.range, config.name), config.bins), seed)
     except BadInput:
         env.close()
         raise

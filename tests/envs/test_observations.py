@@ -31,8 +31,8 @@ class Shows(gymnasium.Env):
         return self.picture
 
 
-def frames(env: Shows, pixels="auto", image=None, size=None) -> Frames:
-    return Frames(env, find_image(env.observation_space, pixels, image), size, "Shows-v0")
+def frames(env: Shows, pixels="auto", image=None, size=None, bounds=None) -> Frames:
+    return Frames(env, find_image(env.observation_space, pixels, image), size, bounds, "Shows-v0")
 
 
 class TestWhereTheImageIs:
@@ -171,3 +171,20 @@ def test_infos_that_a_vector_environment_can_stack():
     info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b"}}
     env.step = lambda action: (env.observation, 0.0, False, False, info)
     assert frames(env).step(0)[4] == {"lives": 3, "won": True, "of": {"wood": 2}}
+
+
+class TestAnotherRange:
+    def test_what_a_space_declares_too_widely(self):
+        """MiniGrid's codes 0 to 10, declared as 0 to 255."""
+        codes = np.arange(49 * 3, dtype=np.uint8).reshape(7, 7, 3) % 11
+        env = frames(Shows(Dict(image=Box(0, 255, (7, 7, 3), np.uint8)), {"image": codes}), size=28, bounds=[0, 10])
+        frame, *_ = env.step(0)
+        assert np.array_equal(frame[::4, ::4], np.rint(codes * 25.5)) and "0 to 10 as 0 to 255" in env.frames_text
+        env.env.observation = {"image": codes + np.uint8(1)}
+        with pytest.raises(BadInput, match="the value 11"):
+            env.step(0)
+
+    @pytest.mark.parametrize("bounds", [[1, 0], [0, 0.5], [0, 300], [0], [], [0, 1, 2]])
+    def test_no_range(self, bounds):
+        with pytest.raises(BadInput, match=r"env.range=.*give \[least, most\]"):
+            frames(Shows(IMAGE), bounds=bounds)
