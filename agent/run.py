@@ -27,7 +27,8 @@ from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
 from agent.cli import CONFIGS
 from agent.config import TrainConfig
-from agent.learner import Execution, NonFinite, choose_execution
+from agent.execution import Execution, choose_execution
+from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, total_flop, total_updates
 from agent.trainer import Trainer

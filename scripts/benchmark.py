@@ -30,8 +30,9 @@ from agent.collect import Collector
 from agent.config import TrainConfig
 from agent.cost import CARDS, PUBLISHED, Held, Operation, Recorder, check_against_published, compiled_launches, estimate
 from agent.cost import optimizer_operations, without_elementwise
+from agent.execution import Execution, choose_execution
 from agent.feeding import Feed
-from agent.learner import Execution, Learner, choose_execution
+from agent.learner import Learner
 from agent.multirun import expand
 from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
