@@ -39,6 +39,7 @@ from agent.replay import Replay, ReplayConfig
 from agent.run import sketch_agent, spaces_of
 from agent.segment import Segment
 from envs.errors import BadInput
+from envs.spaces import Spaces
 from envs.vector import make_vector
 
 
@@ -336,7 +337,7 @@ def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
         "peaks, plus launches (agent/cost.py); compiled: elementwise operations for nothing, fused into their neighbours."
     )
     published = BenchmarkConfig()
-    checked = check_against_published(record(published, (17, 64)))
+    checked = check_against_published(record(published, Spaces(channels=3, size=64, actions=(17,))))
     result["published_a100"] = {part: {"estimated": a, "measured": b} for part, (a, b) in checked.items()}
     for part, (estimated, measured) in checked.items():
         print(
