@@ -317,9 +317,17 @@ def load_agent(
 
     Raises BadInput if there is none, or if its files are not as they were written.
     """
+    agent, config, saved = load_networks(path, device)
+    check_trusted(config.env, env_id)
+    return agent, config, saved
+
+
+def load_networks(
+    path: str | Path, device: torch.device
+) -> tuple[Agent, TrainConfig, checkpoint.Checkpoint]:
+    """As `load_agent`, for what needs no environment: nothing but the networks is trusted or asked for."""
     saved = checkpoint.load(Path(path), only=["agent"])
     config = config_from_state(saved.state)
-    check_trusted(config.env, env_id)
     agent = Agent(config.agent, spaces_from_state(saved.state))
     try:
         agent.load_state_dict(saved.tensors["agent"])
