@@ -209,11 +209,12 @@ def newest(run: Path) -> Path | None:
     return max(_folders(run).items(), default=(-1, None))[1]
 
 
-def load(path: Path, only: Collection[str] | None = None) -> Checkpoint:
+def load(path: Path, only: Collection[str] | None = None, rows: bool | None = None) -> Checkpoint:
     """Read and verify a checkpoint: a run's newest if `path` is a run, else the one in folder `path`.
 
-    only: these entries of `tensors` and the state, for evaluation: the replay may be missing. None:
-          all, and every file of replay rows must be there; `read_rows` verifies what it reads.
+    only: these entries of `tensors` and the state; None: all
+    rows: whether every file of replay rows must be there (`read_rows` verifies what it reads), or `chunks` is empty
+          and they may be missing, as for evaluation; None: if `only` is None
     Raises BadInput, naming the file, if anything is missing, foreign, changed, cut short or newer.
     """
     try:
@@ -225,7 +226,9 @@ def load(path: Path, only: Collection[str] | None = None) -> Checkpoint:
     if missing := set(only or ()) - set(entries):
         raise BadInput(f"{folder} holds {entries} but not {sorted(missing)}; give another agent's checkpoint.")
     if only is not None:
-        entries, chunks = [name for name in entries if name in only], ()
+        entries = [name for name in entries if name in only]
+    if not (only is None if rows is None else rows):
+        chunks = ()
     for record in chunks:
         _check_file(folder.parent.parent, record)
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}

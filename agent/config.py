@@ -7,7 +7,8 @@ from typing import Any
 
 from agent.agent import AgentConfig
 from agent.evaluation import EvaluationConfig
-from agent.learner import PRECISIONS, LearnerConfig, OptimizerConfig
+from agent.execution import PRECISIONS
+from agent.learner import LearnerConfig, OptimizerConfig
 from agent.replay import ReplayConfig
 from envs.errors import BadInput
 from envs.vector import EnvConfig

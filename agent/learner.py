@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import NamedTuple
 
 import torch
-from tensordict.nn import CudaGraphModule
 from torch import Tensor, nn
 
+from agent.execution import WARM_UP, Execution, autocast, captured, casts_keep_gradients, check_mode, compiled
 from agent.segment import Segment
-from envs.errors import BadInput
-
-MODES = ("auto", "eager", "compiled", "captured")
-PRECISIONS = ("auto", "bf16", "fp32")
-WORTH_COMPILING = 1e15  # operations; what "auto" compiles for on a CPU: docs/performance.md
-WARM_UP = {"eager": 1, "compiled": 2, "captured": 3}  # updates until nothing is allocated, compiled or captured anew
 
 
 class NonFinite(RuntimeError):
@@ -37,59 +26,7 @@ class LearnerConfig:
     mode: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise BadInput(f"learner.mode={self.mode} is not known; choose one of {', '.join(MODES)}.")
-
-
-class Execution(NamedTuple):
-    """How updates run here: the mode ("eager", "compiled" or "captured"), and whether under bf16 autocast."""
-
-    mode: str = "eager"
-    bf16: bool = False
-
-
-def choose_execution(mode: str, precision: str, device: torch.device, flop: float) -> Execution:
-    """What "auto" stands for on a device; flop: floating-point operations of all the run's updates.
-
-    Raises BadInput if `mode` is not to be had there.
-    """
-    cuda = device.type == "cuda"
-    if mode == "captured" and not cuda:
-        raise BadInput(
-            f"learner.mode=captured was given and device={device} has no CUDA graphs; choose compiled, eager or auto."
-        )
-    if mode == "auto":
-        worth = has_compiler(device) and (cuda or flop >= WORTH_COMPILING)
-        mode = "eager" if not worth else "captured" if cuda else "compiled"
-    if mode != "eager" and not has_compiler(device):
-        needed = "Triton and a card of compute capability 7 or more" if cuda else "a C++ compiler (g++ or clang++)"
-        raise BadInput(f"learner.mode={mode} was given and needs {needed}, which is not here; choose eager or auto.")
-    bf16 = has_bf16(device) if precision == "auto" else precision == "bf16"
-    return Execution(mode, bf16)
-
-
-def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile finds there what it needs."""
-    if device.type == "cuda":
-        return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than float32 there. On a CPU without the instructions it is 24 times slower."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def casts_keep_gradients(device: torch.device) -> bool:
-    """Whether autocast's cache may be used: in torch 2.7 a weight that was first cast without gradient, in imagination,
-    gets none afterwards either."""
-    weight = torch.ones(1, 1, device=device, requires_grad=True)
-    with torch.autocast(device.type, torch.bfloat16):
-        with torch.no_grad():
-            nn.functional.linear(weight, weight)
-        return nn.functional.linear(weight.detach(), weight).requires_grad
+        check_mode(self.mode, "learner.mode")
 
 
 @dataclass
@@ -132,15 +69,8 @@ class Learner:
         self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=execution.mode == "captured")
 
         self.cached_casts = execution.bf16 and casts_keep_gradients(self.device)
-        self.forward = self._forward
-        if execution.mode != "eager":
-            self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False)
-        self.run = self._update
-        if execution.mode == "captured":
-            # It synchronises before each replay; the next batch is prepared by another thread meanwhile.
-            with warnings.catch_warnings():  # it takes tensordicts out of torch's pytrees, and says so; we pass none
-                warnings.simplefilter("ignore")
-                self.run = CudaGraphModule(self._update, warmup=self.warm_up, device=self.device)
+        self.forward = compiled(self._forward, execution)
+        self.run = captured(self._update, execution, self.device)  # the next batch is prepared by another thread meanwhile
         self.updates = 0
 
     def update(self, segment: Segment) -> dict[str, Tensor]:
@@ -157,9 +87,7 @@ class Learner:
         return self.updates > self.warm_up
 
     def _forward(self, segment: Segment) -> dict[str, Tensor]:
-        if not self.execution.bf16:
-            return self.loss(segment)
-        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.cached_casts):
+        with autocast(self.execution, self.device, self.cached_casts):
             return self.loss(segment)
 
     def _update(self, *tensors: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from agent.agent import Agent
 from agent.config import PartConfig, SequencePartConfig, TrainConfig
 from agent.cost import Held
-from agent.learner import Execution, Learner
+from agent.execution import Execution
+from agent.learner import Learner
 from agent.nets.actions import random_actions
 from agent.replay import Anchor
 from agent.segment import Segment

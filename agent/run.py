@@ -27,7 +27,8 @@ from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
 from agent.cli import CONFIGS
 from agent.config import TrainConfig
-from agent.learner import Execution, NonFinite, choose_execution
+from agent.execution import Execution, choose_execution
+from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, total_flop, total_updates
 from agent.trainer import Trainer
@@ -316,9 +317,17 @@ def load_agent(
 
     Raises BadInput if there is none, or if its files are not as they were written.
     """
+    agent, config, saved = load_networks(path, device)
+    check_trusted(config.env, env_id)
+    return agent, config, saved
+
+
+def load_networks(
+    path: str | Path, device: torch.device
+) -> tuple[Agent, TrainConfig, checkpoint.Checkpoint]:
+    """As `load_agent`, for what needs no environment: nothing but the networks is trusted or asked for."""
     saved = checkpoint.load(Path(path), only=["agent"])
     config = config_from_state(saved.state)
-    check_trusted(config.env, env_id)
     agent = Agent(config.agent, spaces_from_state(saved.state))
     try:
         agent.load_state_dict(saved.tensors["agent"])

@@ -19,8 +19,9 @@ from agent.agent import Agent
 from agent.collect import Collector, Episode, achievements_of
 from agent.config import TrainConfig
 from agent.evaluation import evaluate
+from agent.execution import Execution
 from agent.feeding import Feed
-from agent.learner import Averages, Execution
+from agent.learner import Averages
 from agent.logger import Logger
 from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode

@@ -1,4 +1,4 @@
-"""Gymnasium environments; knows nothing of training.
+"""Gymnasium environments; knows nothing of training, but for the dream, which is made of what was trained.
 
 Importing this package registers its environments and nothing more: the games themselves are
 imported when one is made. Gymnasium 1.x has no plugins, so say either `import envs` before
@@ -10,6 +10,7 @@ ENVIRONMENTS = {
     "deltadream/Catch-v0": "envs.catch:CatchEnv",
     "deltadream/Atari-v0": "envs.atari:AtariEnv",
 }
+DREAM = "deltadream/Dream-v0"
 
 
 def register_environments() -> None:
@@ -20,6 +21,10 @@ def register_environments() -> None:
         if id not in gymnasium.registry:
             # All count their own steps: Crafter's and Atari's limits are arguments of their constructors.
             gymnasium.register(id, entry_point=entry_point)
+    if DREAM not in gymnasium.registry:
+        # A world may forget to end its episodes: Gymnasium's own limit, which `make` and `make_vec` take as an argument.
+        entry_points = {"entry_point": "envs.dream:make_dream", "vector_entry_point": "envs.dream:make_dreams"}
+        gymnasium.register(DREAM, **entry_points, max_episode_steps=1000)
 
 
 register_environments()

@@ -5,6 +5,7 @@ at which this machine multiplies matrices, measured in the same run, kernels lau
 updates wait for data; environment steps a second; memory; and the hours and arithmetic of the whole experiment.
 
 --estimate (or estimate=true): for cards that are not here, from the recorded operations.
+dream=true: instead, steps a second of the experiment's world as an environment, of each mode.
 """
 
 import datetime
@@ -14,12 +15,13 @@ import platform
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch._inductor.codecache import PyCodeCache
 
@@ -30,14 +32,19 @@ from agent.collect import Collector
 from agent.config import TrainConfig
 from agent.cost import CARDS, PUBLISHED, Held, Operation, Recorder, check_against_published, compiled_launches, estimate
 from agent.cost import optimizer_operations, without_elementwise
+from agent.dreams import Dreams, given_starts
+from agent.execution import WARM_UP, Execution, choose_execution
 from agent.feeding import Feed
-from agent.learner import Execution, Learner, choose_execution
+from agent.learner import Learner
 from agent.multirun import expand
 from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
 from agent.run import sketch_agent, spaces_of
 from agent.segment import Segment
+from agent.starts import Starts
+from envs.dream import DreamVectorEnv
 from envs.errors import BadInput
+from envs.spaces import Spaces
 from envs.vector import make_vector
 
 
@@ -47,6 +54,7 @@ class BenchmarkConfig(TrainConfig):
     modes:    of the learner to measure, besides the base line, eager in float32; null: all that this device has
     updates:  false: only play the environment, which takes `seconds` twice
     estimate: for cards that are not here, instead of measuring
+    dream:    measure only the world as an environment (envs/dream.py), untrained, in batches of `dreams` episodes
     output:   where to write the result as JSON; null: nowhere
     roofline: where to draw the parts against this machine's arithmetic and memory, as PNG; null: nowhere
     """
@@ -55,6 +63,8 @@ class BenchmarkConfig(TrainConfig):
     modes: list[str] | None = None
     updates: bool = True
     estimate: bool = False
+    dream: bool = False
+    dreams: list[int] = field(default_factory=lambda: [1, 16, 256])
     output: str | None = None
     roofline: str | None = None
 
@@ -168,6 +178,62 @@ def playing(config: BenchmarkConfig) -> dict[str, Any]:
     return {"environment": config.env.id, "game": config.env.game, "environment_steps_per_second": rates}
 
 
+def dreaming(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
+    """Steps a second of dreams whose episodes are as long as the horizon and end at different steps."""
+    device, length = pick_device(config.device), config.agent.actor_critic.horizon
+    agent = Agent(config.agent, spaces_of(config.env, config.seed)).eval().to(device)
+    with torch.no_grad():  # an untrained world would end every second step
+        agent.dynamics.end_head[-1].bias.copy_(torch.tensor([20.0, -20.0]))
+    chosen = choose_execution("auto", config.precision, device, 0.0, key="mode")
+    result = about(config, overrides, device) | {"episode_steps": length, "dreams": []}
+    print(f"Dreams of {config.experiment} on {result['device']} ({result['machine']}), episodes of {length} steps")
+    print(f"{'dreams':>6} {'mode':>14} {'steps/s':>9} {'ms/step':>8} {'ready s':>7}")
+    for execution in executions(config, device, chosen):
+        for number in config.dreams:
+            torch._dynamo.reset()  # it recompiles a function a few times only, for whatever size
+            started = perf_counter()
+            dreams = DreamVectorEnv(Dreams(agent, noisy_starts(agent), number, execution), max_episode_steps=length)
+            dreams.action_space.seed(0)
+            dreams.reset(seed=0)
+            dreams.steps[:] = np.arange(number) % length
+            for _ in range(max(length, WARM_UP[execution.mode])):
+                dreams.step(dreams.action_space.sample())
+            ready = perf_counter() - started
+            times = repeat(lambda: dreams.step(dreams.action_space.sample()), config.seconds, device)
+            row = {
+                "mode": execution.mode, "precision": "bf16" if execution.bf16 else "fp32", "number": number,
+                "steps_per_second": number * len(times) / sum(times), "ready_after": ready,
+            }  # fmt: skip
+            result["dreams"].append(row)
+            print(
+                f"{number:>6} {execution.mode + ' ' + row['precision']:>14} {row['steps_per_second']:>9.0f} "
+                f"{1e3 * sum(times) / len(times):>8.2f} {ready:>7.1f}",
+                flush=True,
+            )
+    return result
+
+
+def noisy_starts(agent: Agent) -> Starts:
+    """Frames of noise, as many before a dream as an agent's burn-in."""
+    spaces, past, generator = agent.spaces, agent.config.actor_critic.burn_in, np.random.default_rng(0)
+    frames = generator.integers(256, size=(64, past, spaces.size, spaces.size, spaces.channels), dtype=np.uint8)
+    actions = generator.integers(spaces.actions, size=(64, past - 1, len(spaces.actions)))
+    return given_starts(agent, {"frames": frames, "actions": actions})
+
+
+def about(config: BenchmarkConfig, overrides: list[str], device: torch.device) -> dict[str, Any]:
+    """What was measured, when and where."""
+    return {
+        "experiment": config.experiment,
+        "overrides": overrides,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
 def executions(config: BenchmarkConfig, device: torch.device, chosen: Execution) -> list[Execution]:
     """What to measure: the base line, then each mode in the precision of the configuration, the chosen one always."""
     every = ["eager", "compiled"] + ["captured"] * (device.type == "cuda")
@@ -185,14 +251,7 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     wanted = executions(config, device, chosen)
     peaks = {bf16: matrix_product_rate(device, config.seconds / 4, bf16) for bf16 in {False, chosen.bf16}}
     agent = Agent(config.agent, spaces).eval().to(device)
-    result: dict[str, Any] = {
-        "experiment": config.experiment,
-        "overrides": overrides,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+    result = about(config, overrides, device) | {
         "parameters": agent.num_parameters(),
         "matrix_product_gflop_per_second": {"bf16" if bf16 else "fp32": rate / 1e9 for bf16, rate in peaks.items()},
         "training_uses": f"{chosen.mode} {'bf16' if chosen.bf16 else 'fp32'}",
@@ -335,7 +394,7 @@ def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
         "peaks, plus launches (agent/cost.py); compiled: elementwise operations for nothing, fused into their neighbours."
     )
     published = BenchmarkConfig()
-    checked = check_against_published(record(published, (17, 64)))
+    checked = check_against_published(record(published, Spaces(channels=3, size=64, actions=(17,))))
     result["published_a100"] = {part: {"estimated": a, "measured": b} for part, (a, b) in checked.items()}
     for part, (estimated, measured) in checked.items():
         print(
@@ -355,7 +414,11 @@ def main(config: BenchmarkConfig, overrides: list[str]) -> None:
         raise BadInput(f"seconds={config.seconds} was given; give more than 0, and a finite number.")
     if config.modes is not None and not (config.modes and set(config.modes) <= {"eager", "compiled", "captured"}):
         raise BadInput(f"modes={config.modes} was given; give some of eager, compiled, captured.")
-    if not config.updates:
+    if not config.dreams or min(config.dreams) < 1:
+        raise BadInput(f"dreams={config.dreams} was given; give numbers of 1 or more, dreams=[1,16,256], say.")
+    if config.dream:
+        result = dreaming(config, overrides)
+    elif not config.updates:
         result = playing(config)
     else:
         result = estimate_cards(config) if config.estimate else benchmark(config, overrides)

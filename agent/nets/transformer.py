@@ -45,6 +45,39 @@ class Places(NamedTuple):
         """One after another, n = sum of `sizes`."""
         return [Places(*parts) for parts in zip(*(x.split(sizes) for x in self), strict=True)]
 
+    def write(self, cache: Tensor, key_value: Tensor) -> Tensor:
+        """A layer's cache with the keys and values [2, B, heads, n, d] at their places, written in place."""
+        return cache.index_copy_(3, self.positions, key_value)
+
+
+class OwnPlaces(NamedTuple):
+    """Where the next inputs stand where each row of the batch is at a place of its own.
+
+    Place p is position p − 1. Place 0 is nowhere: an input that stands there is seen by no other, so that rows with and
+    without something to read go through the same shapes.
+
+    rows:       [B, 1] int64, to index by
+    places:     [B, n] int64
+    embeddings: [B, n, width]
+    mask:       [B, 1, n, positions] 0 or −inf
+    """
+
+    rows: Tensor
+    places: Tensor
+    embeddings: Tensor
+    mask: Tensor
+
+    def split(self, sizes: list[int]) -> list[OwnPlaces]:
+        """One after another, n = sum of `sizes`."""
+        parts = zip(self.places.split(sizes, 1), self.embeddings.split(sizes, 1), self.mask.split(sizes, 2), strict=True)
+        return [OwnPlaces(self.rows, *part) for part in parts]
+
+    def write(self, cache: Tensor, key_value: Tensor) -> Tensor:
+        """A layer's cache with the keys and values [2, B, heads, n, d] at their places, written in place."""
+        # Indexed dimensions that a slice parts come first.
+        cache[:, self.rows, :, self.places] = rearrange(key_value, "two b h n d -> b n two h d")
+        return cache
+
 
 class SelfAttention(nn.Module):
     """Multi-head attention over what came before (Vaswani et al. 2017)."""
@@ -55,7 +88,7 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, cache: Tensor | None, places: Places | None) -> Tensor:
+    def forward(self, x: Tensor, cache: Tensor | None, places: Places | OwnPlaces | None) -> Tensor:
         query, key_value = rearrange(
             self.query_key_value(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
         ).split([1, 2])
@@ -63,7 +96,7 @@ class SelfAttention(nn.Module):
             key, value = key_value
             y = F.scaled_dot_product_attention(query[0], key, value, is_causal=True)
         else:
-            key, value = cache.index_copy_(3, places.positions, key_value)
+            key, value = places.write(cache, key_value)
             y = F.scaled_dot_product_attention(query[0], key, value, attn_mask=places.mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
@@ -79,7 +112,7 @@ class Block(nn.Module):
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, cache: Tensor | None, places: Places | None) -> Tensor:
+    def forward(self, x: Tensor, cache: Tensor | None, places: Places | OwnPlaces | None) -> Tensor:
         x = x + self.attention(self.norm1(x), cache, places)
         return x + self.contract(F.gelu(self.expand(self.norm2(x))))
 
@@ -109,13 +142,24 @@ class CausalTransformer(nn.Module):
         mask = self.mask.index_select(0, positions).to(self._dtype())
         return Places(positions, self.positions(positions), mask)
 
+    def own_places(self, start: Tensor, count: int) -> OwnPlaces:
+        """For each row the places from `start` on. start: [B] int64; all places lie below `positions`."""
+        places = start.unsqueeze(1) + torch.arange(count, device=start.device)
+        every = torch.arange(self.positions.num_embeddings, device=start.device)
+        before = (every <= places.unsqueeze(2)) & ((every > 0) | (places.unsqueeze(2) == 0))
+        mask = torch.zeros_like(before, dtype=self._dtype()).masked_fill(~before, -torch.inf)
+        embeddings = self.positions((places - 1).clamp(min=0))
+        return OwnPlaces(torch.arange(len(start), device=start.device).unsqueeze(1), places, embeddings, mask.unsqueeze(1))
+
     def _dtype(self) -> torch.dtype:
         """Of keys and values: what autocast makes of them."""
         device = self.mask.device.type
         autocast = device != "meta" and torch.is_autocast_enabled(device)
         return torch.get_autocast_dtype(device) if autocast else self.mask.dtype
 
-    def forward(self, x: Tensor, cache: Cache | None = None, places: Places | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: Cache | None = None, places: Places | OwnPlaces | None = None
+    ) -> Tensor:
         """x: [B, n, width] -> [B, n, width]; with a cache what comes of the last input only, [B, width].
 
         Without a cache the sequence starts at position 0 and is all there is. With one, keys and values of x are

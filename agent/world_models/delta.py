@@ -15,7 +15,7 @@ from agent.nets.conv import ConvConfig, Encoder, pixels
 from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
 from agent.nets.initialization import initialize_like_gpt
 from agent.nets.repeated import repeated
-from agent.nets.transformer import Cache, CausalTransformer, Places, TransformerConfig
+from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places, TransformerConfig
 from agent.segment import Segment, masked_mean
 from agent.tokenizers.delta import DeltaTokenizer
 from envs.errors import BadInput
@@ -201,17 +201,13 @@ class DeltaWorld:
         if position + read >= transformer.positions.num_embeddings:
             read, pending, position = read - pending.shape[1], pending[:, :0], 0
         places = transformer.places(position, read)
-        imagined, pending = self._imagine(state.frames, actions, pending, state.cache, places, select)
+        imagined, pending = self._imagine_again(state.frames, actions, pending, state.cache, places, select)
         return imagined, WorldState(imagined.frames, pending, state.cache, position + read)
 
-    @repeated
-    def _imagine(
-        self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, places: Places, select: Select
+    def imagine(
+        self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
     ) -> tuple[Imagined, Tensor]:
-        """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1).
-
-        Every shape is the same at every step, so that one compiled body serves a whole rollout.
-        """
+        """The step itself, and the next step's pending input. places: of pending, I-token, action, Δ1 … Δ(K-1)."""
         dynamics, frames = self.dynamics, pixels(frames)  # once for all that look at them
         i_token = dynamics.embed_frames(frames).unsqueeze(1)
         inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
@@ -223,6 +219,8 @@ class DeltaWorld:
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
         chosen = torch.stack(tokens, dim=1)
         return Imagined(self.tokenizer.decode(frames, actions, chosen), chosen, outlook), inputs
+
+    _imagine_again = repeated(imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
 
     def outcome(self, outlook: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
         """What comes of actions besides frames; all steps of a rollout at once, as nothing in it depends on them.

@@ -11,7 +11,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from agent.agent import Agent
 from agent.config import TrainConfig
-from agent.learner import Averages, Execution, Learner, LearnerConfig, NonFinite, OptimizerConfig, choose_execution
+from agent.execution import Execution, choose_execution
+from agent.learner import Averages, Learner, LearnerConfig, NonFinite, OptimizerConfig
 from agent.segment import Segment
 from envs.errors import BadInput
 
@@ -149,9 +150,9 @@ def test_modes_and_precisions(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert choose_execution("auto", "fp32", cpu, flop=1e12) == ("eager", False)
     assert choose_execution("auto", "fp32", cpu, flop=1e18) == ("compiled", False)
-    monkeypatch.setattr("agent.learner.has_compiler", lambda device: True)
+    monkeypatch.setattr("agent.execution.has_compiler", lambda device: True)
     assert choose_execution("auto", "bf16", cuda, flop=1.0) == ("captured", True)
-    monkeypatch.setattr("agent.learner.has_compiler", lambda device: False)
+    monkeypatch.setattr("agent.execution.has_compiler", lambda device: False)
     assert choose_execution("auto", "fp32", cpu, flop=1e18) == ("eager", False)
     with pytest.raises(BadInput, match="learner.mode=compiled .* C.. compiler"):
         choose_execution("compiled", "fp32", cpu, flop=1e18)

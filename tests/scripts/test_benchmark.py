@@ -31,6 +31,18 @@ def test_an_estimate_for_cards_that_are_not_here(tmp_path):
     assert "Assumed" in result.out and "no independent test" in result.out
 
 
+def test_dreams_a_second(tmp_path):
+    output = tmp_path / "dream.json"
+    arguments = (*TINY, "dream=true", "dreams=[1,3]", "modes=[eager]", "precision=fp32", "seconds=0.01", f"output={output}")
+    result = run_command("benchmark", arguments, cwd=tmp_path)
+    assert result.code == 0, result.err
+    rows = json.loads(output.read_text())["dreams"]
+    assert [(row["mode"], row["number"]) for row in rows] == [("eager", 1), ("eager", 3)]
+    assert all(row["steps_per_second"] > 0 for row in rows)
+    result = run_command("benchmark", (*TINY, "dream=true", "dreams=[0]"), cwd=tmp_path)
+    assert result.code == 2 and "dreams=[0]" in result.err and len(result.err.splitlines()) == 1
+
+
 def test_bad_input_is_one_sentence(tmp_path):
     result = run_command("benchmark", ("experiment=catch", "seconds=-1"), cwd=tmp_path)
     assert result.code == 2 and len(result.err.splitlines()) == 1, result.err

@@ -24,12 +24,9 @@ def curve(run: Path, metric: str) -> list[float]:
 
 
 @pytest.mark.slow
-def test_catch_is_learned_from_pixels(tmp_path):
-    run = tmp_path / "run"
-    result = train("experiment=catch", "seed=0", f"run={run}", cwd=tmp_path)
-    assert result.code == 0, result.err
+def test_catch_is_learned_from_pixels(catch, tmp_path):
     output = tmp_path / "evaluation.json"
-    result = evaluate(f"run={run}", "episodes=100", "seed=77", f"output={output}", cwd=tmp_path)
+    result = evaluate(f"run={catch}", "episodes=100", "seed=77", f"output={output}", cwd=tmp_path)
     assert result.code == 0, result.err
     assert json.loads(output.read_text())["return_mean"] >= 0.8
 

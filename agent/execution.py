@@ -1,0 +1,117 @@
+"""How a function of tensors runs: eagerly, compiled or as a CUDA graph, in float32 or under bf16 autocast.
+
+The one place that knows of autocast, compilation and CUDA graphs. What it runs reads nothing back, branches on no
+data and never changes shape.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from tensordict.nn import CudaGraphModule
+from torch import nn
+
+from envs.errors import BadInput
+
+MODES = ("auto", "eager", "compiled", "captured")
+PRECISIONS = ("auto", "bf16", "fp32")
+WORTH_COMPILING = 1e15  # operations; what "auto" compiles for on a CPU: docs/performance.md
+WARM_UP = {"eager": 1, "compiled": 2, "captured": 3}  # calls until nothing is allocated, compiled or captured anew
+
+
+class Execution(NamedTuple):
+    """How it runs here: the mode ("eager", "compiled" or "captured"), and whether under bf16 autocast."""
+
+    mode: str = "eager"
+    bf16: bool = False
+
+
+def choose_execution(
+    mode: str, precision: str, device: torch.device, flop: float, key: str = "learner.mode"
+) -> Execution:
+    """What "auto" stands for on a device.
+
+    flop: floating-point operations of all that will run, by which a CPU's compilation pays or not
+    key:  under which the mode is given
+
+    Raises BadInput if `mode` is not known, or not to be had there.
+    """
+    check_mode(mode, key)
+    cuda = device.type == "cuda"
+    if mode == "captured" and not cuda:
+        raise BadInput(
+            f"{key}=captured was given and device={device} has no CUDA graphs; choose compiled, eager or auto."
+        )
+    if mode == "auto":
+        worth = has_compiler(device) and (cuda or flop >= WORTH_COMPILING)
+        mode = "eager" if not worth else "captured" if cuda else "compiled"
+    if mode != "eager" and not has_compiler(device):
+        needed = "Triton and a card of compute capability 7 or more" if cuda else "a C++ compiler (g++ or clang++)"
+        raise BadInput(f"{key}={mode} was given and needs {needed}, which is not here; choose eager or auto.")
+    bf16 = has_bf16(device) if precision == "auto" else precision == "bf16"
+    return Execution(mode, bf16)
+
+
+def check_mode(mode: str, key: str) -> None:
+    """Raises BadInput if there is no such mode."""
+    if mode not in MODES:
+        raise BadInput(f"{key}={mode} is not known; choose one of {', '.join(MODES)}.")
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile finds there what it needs."""
+    if device.type == "cuda":
+        return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32 there. On a CPU without the instructions it is 24 times slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def casts_keep_gradients(device: torch.device) -> bool:
+    """Whether autocast's cache may be used: in torch 2.7 a weight that was first cast without gradient, in imagination,
+    gets none afterwards either."""
+    weight = torch.ones(1, 1, device=device, requires_grad=True)
+    with torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad():
+            nn.functional.linear(weight, weight)
+        return nn.functional.linear(weight.detach(), weight).requires_grad
+
+
+def autocast(execution: Execution, device: torch.device, cached: bool = True) -> AbstractContextManager[Any]:
+    """Within, matrix products and convolutions are bf16's, where `execution` says so.
+
+    cached: whether a weight is cast once for all within; see `casts_keep_gradients`
+    """
+    if not execution.bf16:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=cached)
+
+
+def compiled(function: Callable[..., Any], execution: Execution) -> Callable[..., Any]:
+    """The function, whole and for fixed shapes, as `execution` compiles it or does not."""
+    return function if execution.mode == "eager" else torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def captured(function: Callable[..., Any], execution: Execution, device: torch.device) -> Callable[..., Any]:
+    """The function as one CUDA graph, where `execution` captures: recorded after its first calls, replayed from then on.
+
+    It takes tensors, one by one, and may write in place to others that keep their place. Before each replay it
+    synchronises the device.
+    """
+    if execution.mode != "captured":
+        return function
+    with warnings.catch_warnings():  # it takes tensordicts out of torch's pytrees, and says so; we pass none
+        warnings.simplefilter("ignore")
+        return CudaGraphModule(function, warmup=WARM_UP["captured"], device=device)

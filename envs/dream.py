@@ -1,0 +1,206 @@
+"""A trained world model as a Gymnasium environment, one or many at once.
+
+The one file here that imports `agent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from agent.dreams import Dreams, dreams_of, given_starts
+from agent.pictures import to_rgb
+from envs.errors import BadInput
+
+SHOWN = 256  # pixels, of a rendered picture's side, about
+
+METADATA = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+
+class DreamEnv(gymnasium.Env):
+    """Episodes that start with real frames and go on in a world model's imagination.
+
+    - observation and action: what the run's agent sees of the real environment, and its choices there;
+    - reward and `terminated`: the world's; when its context is full, the past before the newest frame is forgotten;
+    - `reset(seed=s)`: from then on all follows from `s` and the actions: where episodes start, and what is drawn.
+      The i-th of many environments, reset with s, dreams what this one dreams, reset with s + i;
+    - `reset(options={"frames": [T, H, W, C], "actions": [T − 1, F]})`: an episode that starts with the last of these
+      frames, having seen all of them.
+    """
+
+    metadata = METADATA
+
+    def __init__(self, dreams: Dreams, render_mode: str | None = None) -> None:
+        """dreams: of one episode at a time"""
+        self.dreams, self.render_mode = dreams, render_mode
+        self.observation_space, self.action_space = spaces(dreams)
+        self._picture = np.zeros(self.observation_space.shape, np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        (self._picture,) = begin(self.dreams, [0], [self.np_random], options)
+        return self._picture.copy(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        pictures, rewards, ends = self.dreams.step(checked(self.dreams, [action]))
+        self._picture = pictures[0]
+        return self._picture.copy(), float(rewards[0]), bool(ends[0]), False, {}
+
+    def render(self) -> np.ndarray | None:
+        """The observation, enlarged, [h, w, 3] uint8; None without a render mode."""
+        return None if self.render_mode is None else enlarged(self._picture)
+
+
+class DreamVectorEnv(VectorEnv):
+    """Many `DreamEnv`s that are stepped as one batch on the device.
+
+    Their episodes end and begin at different steps: by `autoreset_mode` at the step after the last (NEXT_STEP, whose
+    action is ignored) or at once (SAME_STEP, where `infos["final_obs"]` holds what the last step showed).
+    `max_episode_steps`: after so many an episode is truncated; None or −1: never.
+    """
+
+    def __init__(
+        self,
+        dreams: Dreams,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.dreams, self.render_mode = dreams, render_mode
+        self.autoreset_mode, self.limit = autoreset(autoreset_mode), time_limit(max_episode_steps)
+        self.metadata = METADATA | {"autoreset_mode": self.autoreset_mode}
+        self.num_envs = dreams.number
+        self.single_observation_space, self.single_action_space = spaces(dreams)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.steps = np.zeros(self.num_envs, np.int64)  # of the running episodes
+        self.ended = np.zeros(self.num_envs, bool)
+        self._generators: list[np.random.Generator | None] = [None] * self.num_envs
+        self._pictures = np.zeros(self.observation_space.shape, np.uint8)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin all episodes anew; `options` as `DreamEnv.reset`, the same for all."""
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise BadInput(f"{len(seeds)} seeds were given for {self.num_envs} environments; give one for each, or a number.")
+        for i, own in enumerate(seeds):
+            if own is not None or self._generators[i] is None:
+                self._generators[i] = seeding.np_random(own)[0]
+        self._pictures = begin(self.dreams, list(range(self.num_envs)), self._generators, options)
+        self.steps[:], self.ended[:] = 0, False
+        return self._pictures.copy(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        if None in self._generators:
+            raise gymnasium.error.ResetNeeded("Call reset before the first step.")
+        self._pictures, rewards, terminated = self.dreams.step(checked(self.dreams, actions))
+        self.steps += 1
+        truncated, infos = self.steps >= self.limit, {}
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            again = self.ended
+            rewards, terminated, truncated = np.where(again, 0, rewards), terminated & ~again, truncated & ~again
+            self.ended = terminated | truncated
+        else:
+            again = terminated | truncated
+            if again.any():
+                final = np.full(self.num_envs, None, object)
+                for i in np.flatnonzero(again):
+                    final[i] = self._pictures[i].copy()
+                infos = {"final_obs": final, "_final_obs": again, "final_info": {}, "_final_info": again}
+        if again.any():
+            rows = np.flatnonzero(again).tolist()
+            self._pictures[rows] = begin(self.dreams, rows, [self._generators[i] for i in rows])
+            self.steps[rows] = 0
+        return self._pictures.copy(), rewards.astype(np.float64), terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The observations, enlarged; None without a render mode."""
+        return None if self.render_mode is None else tuple(map(enlarged, self._pictures))
+
+
+def make_dream(run: str | Path, render_mode: str | None = None, **options: Any) -> DreamEnv:
+    """One environment; `run` and `options` as `agent.dreams.dreams_of`."""
+    return DreamEnv(dreams_of(run, 1, **options), render_mode)
+
+
+def make_dreams(
+    num_envs: int,
+    run: str | Path,
+    max_episode_steps: int | None = None,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    render_mode: str | None = None,
+    **options: Any,
+) -> DreamVectorEnv:
+    """Many of them; as `DreamVectorEnv` and `make_dream`."""
+    if num_envs < 1:
+        raise BadInput(f"num_envs={num_envs} was given; give 1 or more.")
+    limit, mode = time_limit(max_episode_steps), autoreset(autoreset_mode)  # before the run is read
+    return DreamVectorEnv(dreams_of(run, num_envs, **options), None if limit == np.inf else int(limit), mode, render_mode)
+
+
+def spaces(dreams: Dreams) -> tuple[Box, Discrete | MultiDiscrete]:
+    """Of observations and actions, as the run's agent has them: what it sees, and the choices of each factor."""
+    own = dreams.agent.spaces
+    actions = Discrete(own.actions[0]) if len(own.actions) == 1 else MultiDiscrete(own.actions)
+    return Box(0, 255, (own.size, own.size, own.channels), np.uint8), actions
+
+
+def begin(
+    dreams: Dreams, rows: list[int], generators: list[np.random.Generator], options: dict[str, Any] | None = None
+) -> np.ndarray:
+    """New episodes in these rows, each drawn from its own generator -> their first pictures, [M, H, W, C] uint8."""
+    starts = dreams.starts
+    if options:  # one start, for all
+        starts = given_starts(dreams.agent, {name: np.asarray(value)[None] for name, value in options.items()})
+    drawn = [(int(g.integers(len(starts))), int(g.integers(2**63 - 1))) for g in generators]
+    return dreams.begin(rows, starts.segment([start for start, _ in drawn]), [key for _, key in drawn])
+
+
+def checked(dreams: Dreams, actions: Any) -> np.ndarray:
+    """The actions as [N, F] int64. Raises BadInput if they are none of the space: a device would stop working."""
+    choices = dreams.agent.spaces.actions
+    given, expected = np.asarray(actions), (dreams.number, len(choices))
+    own = given[:, None] if given.ndim == 1 else given
+    if own.shape != expected or not np.all((0 <= own) & (own < np.array(choices))):
+        raise BadInput(
+            f"The actions {given.tolist()} were given; give {dreams.number}, each from 0 to {', '.join(str(n - 1) for n in choices)}."
+        )
+    return own.astype(np.int64)
+
+
+def autoreset(mode: AutoresetMode | str) -> AutoresetMode:
+    """Raises BadInput for a mode that is not known, or not to be had here."""
+    mine = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+    if mode not in (*mine, *(known.value for known in mine)):
+        raise BadInput(f"autoreset_mode={mode} was given; give one of {', '.join(known.value for known in mine)}.")
+    return AutoresetMode(mode)
+
+
+def time_limit(max_episode_steps: int | None) -> float:
+    """Infinite, if there is none. Raises BadInput if it is not 1 or more, −1 or None."""
+    if max_episode_steps in (None, -1):
+        return np.inf
+    if max_episode_steps < 1:
+        raise BadInput(f"max_episode_steps={max_episode_steps} was given; give 1 or more, or -1 for no limit.")
+    return max_episode_steps
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """[H, W, C] -> a picture of about `SHOWN` pixels a side, [h, w, 3]."""
+    scale = max(1, SHOWN // picture.shape[0])
+    return to_rgb(picture).repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,0 +1,177 @@
+"""A batch whose rows begin at different steps: each is what the world imagines of it alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from agent.agent import Agent
+from agent.execution import Execution, autocast, compiled
+from agent.nets.conv import ConvConfig
+from agent.nets.noise import KeyedGumbelMax, split
+from agent.segment import Segment
+from agent.world_models.staggered import Outcome, StaggeredState, StaggeredWorld
+from envs.errors import BadInput
+
+from .conftest import ACTIONS, SIZE, SPACES, random_segment
+from .test_delta_dynamics import make_agent
+
+CONTEXT = 8
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    return make_agent()
+
+
+@pytest.fixture
+def least() -> Agent:
+    """As little to compile as can be."""
+    config = make_agent().config
+    for part in (config.tokenizer, config.dynamics, config.policy):
+        part.conv = ConvConfig(base=8, mult=[1], down=[0], patch=4, groups=4)
+    config.tokenizer.frame_conv, config.tokenizer.tokens = config.tokenizer.conv, 1
+    config.dynamics.transformer.layers = 1
+    return Agent(config, SPACES).eval()
+
+
+def beginnings(lengths: list[int], steps: int = 4, seed: int = 0) -> Segment:
+    """Real frames, so many a row, and behind them noise that must not be felt."""
+    segment = random_segment(len(lengths), steps, seed=seed)
+    segment.mask[:] = torch.arange(steps) < torch.tensor(lengths).unsqueeze(1) - 1
+    return segment
+
+
+def actions_of(rows: int, steps: int, seed: int = 1) -> Tensor:
+    return torch.randint(ACTIONS, (rows, steps, 2), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def alone(agent: Agent, segment: Segment, actions: Tensor, key: int) -> list[Outcome]:
+    """What `DeltaWorld` makes of one row, [1, T] without padding, under actions [H, F]."""
+    state, outcomes = agent.world.start(segment), []
+    for clock, action in enumerate(actions):
+        select = KeyedGumbelMax(split(torch.tensor([key]), clock))
+        imagined, state = agent.world.step(state, action[None], select)
+        outcomes.append(Outcome(imagined.frames, imagined.tokens, *agent.world.outcome(imagined.outlook, select)))
+    return outcomes
+
+
+def check_same(ours: Outcome, row: int, theirs: Outcome) -> None:
+    assert torch.equal(ours.tokens[row], theirs.tokens[0]) and ours.ends[row] == theirs.ends[0]
+    torch.testing.assert_close(ours.rewards[row], theirs.rewards[0], rtol=1e-3, atol=1e-3)
+    assert (ours.frames[row].int() - theirs.frames[0].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("reward", ["two_hot", "sign"])
+def test_each_row_is_imagined_as_if_alone(reward: str) -> None:
+    """Rows with pasts of 1 to 4 frames, one of them begun again twice, beyond the context's end."""
+    agent, lengths, keys = make_agent(reward=reward), [1, 4, 2, 3], [5, 6, 7, 8]
+    world, begun, actions = StaggeredWorld(agent.world, SPACES), beginnings([1, 4, 2, 3]), actions_of(4, 20)
+    state = world.empty(4)
+    for layer in state.cache:  # whoever reads what was not written is found out
+        layer.normal_(std=1e3)
+    world.start(state, torch.arange(4), begun, torch.tensor(keys))
+    expected = [alone(agent, begun[i : i + 1, :n], actions[i], keys[i]) for i, n in enumerate(lengths)]
+    later = {5: 2, 9: 4}  # vector step -> frames of row 1's next beginning
+    began = 0
+    for t in range(20):
+        if t in later:
+            again, began = beginnings([later[t]], seed=t), t
+            world.start(state, torch.tensor([1]), again, torch.tensor([50 + t]))
+            expected[1] = alone(agent, again[:, : later[t]], actions[1, t:], 50 + t)
+        outcome = world.step(state, actions[:, t])
+        for row in range(4):
+            check_same(outcome, row, expected[row][t - began if row == 1 else t])
+        assert torch.equal(outcome.frames, state.frames)
+        for row in range(4):  # a value rounded otherwise grows from step to step: these networks are noise
+            state.frames[row] = expected[row][t - began if row == 1 else t].frames[0]
+    assert len({tuple(tokens.tolist()) for tokens in outcome.tokens}) > 1
+
+
+def test_the_noise_is_the_keys(agent: Agent) -> None:
+    """The same start and actions: the same key, the same dream; another key, another."""
+    world, actions = StaggeredWorld(agent.world, SPACES), actions_of(1, 6).expand(3, 6, 2)
+    state = world.empty(3)
+    segment = beginnings([2])
+    world.start(state, torch.arange(3), torch.cat([segment] * 3), torch.tensor([1, 1, 2]))
+    tokens = torch.stack([world.step(state, actions[:, t]).tokens for t in range(6)], dim=1)
+    assert torch.equal(tokens[0], tokens[1]) and not torch.equal(tokens[0], tokens[2])
+
+
+def test_too_many_frames_are_refused(agent: Agent) -> None:
+    world = StaggeredWorld(agent.world, SPACES)
+    with pytest.raises(BadInput, match="9 past frames .* context of 8 steps"):
+        world.start(world.empty(1), torch.tensor([0]), beginnings([9], steps=9), torch.tensor([0]))
+
+
+def test_a_step_finishes_on_the_meta_device() -> None:
+    """There, whatever reads a value back raises."""
+    with torch.device("meta"):
+        agent = Agent(make_agent().config, SPACES).eval()
+        world = StaggeredWorld(agent.world, SPACES)
+        outcome = world.step(world.empty(3), torch.zeros(3, 2, dtype=torch.int64))
+    assert outcome.frames.shape == (3, 3, SIZE, SIZE) and outcome.ends.is_meta
+
+
+def copied(state: StaggeredState) -> StaggeredState:
+    return StaggeredState(*([t.clone() for t in x] if isinstance(x, list) else x.clone() for x in state))
+
+
+def test_a_recorded_step_replays_bit_equal(agent: Agent) -> None:
+    """Recorded once, replayed without the Python, across the context's end and rows that begin again."""
+    world, actions = StaggeredWorld(agent.world, SPACES), actions_of(4, 20)
+    state = world.empty(4)
+    world.start(state, torch.arange(4), beginnings([1, 4, 2, 3]), torch.arange(4))
+    recorded = make_fx(lambda a: world.step(state, a))(actions[:, 0])
+    twin = copied(state)
+    for t in range(1, 20):
+        if t == 6:
+            for each in (state, twin):
+                world.start(each, torch.tensor([2]), beginnings([3], seed=t), torch.tensor([9]))
+        replayed, eager = recorded(actions[:, t]), world.step(twin, actions[:, t])
+        assert all(torch.equal(a, b) for a, b in zip(replayed, eager, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(state.cache, twin.cache, strict=True))
+
+
+def test_the_compiler_takes_a_step_whole_and_once(least: Agent) -> None:
+    """Under autocast, too; and rows that begin again change nothing."""
+    graphs, execution = [], Execution("eager", bf16=True)
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    world = StaggeredWorld(least.world, SPACES)
+    with autocast(execution, least.device):
+        state = world.empty(4)
+
+    def step(actions: Tensor) -> Outcome:
+        with autocast(execution, least.device):
+            return world.step(state, actions)
+
+    torch._dynamo.reset()
+    step = torch.compile(step, fullgraph=True, dynamic=False, backend=backend)
+    actions = actions_of(4, 6)
+    step(actions[:, 0])
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for t in range(1, 6):
+            with autocast(execution, least.device):
+                world.start(state, torch.tensor([t % 4]), beginnings([3], seed=t), torch.tensor([t]))
+            assert step(actions[:, t]).rewards.isfinite().all()
+    assert len(graphs) == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_an_eager_one(least: Agent) -> None:
+    world, actions = StaggeredWorld(least.world, SPACES), actions_of(4, 12)
+    state = world.empty(4)
+    world.start(state, torch.arange(4), beginnings([1, 4, 2, 3]), torch.arange(4))
+    twin, step = copied(state), compiled(world.step, Execution("compiled"))
+    for t in range(12):
+        ours, theirs = step(state, actions[:, t]), world.step(twin, actions[:, t])
+        for row in range(4):
+            check_same(ours, row, Outcome(*(x[row : row + 1] for x in theirs)))
+        twin.frames.copy_(state.frames)

@@ -1,0 +1,35 @@
+"""The pages' block that trains inside the dream, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.commands import ROOT
+
+COMMAND = "python scripts/train.py experiment=catch run=runs/catch"
+
+
+def block(page: str) -> str:
+    """The Python of a page that trains inside the dream."""
+    return next(b for b in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL) if "Dream-v0" in b)
+
+
+def test_the_pages_say_the_same_in_ten_lines():
+    assert block("README.md") == block("docs/dream.md")
+    assert len(block("README.md").splitlines()) <= 10
+    assert all(COMMAND in (ROOT / page).read_text() for page in ("README.md", "docs/dream.md"))
+
+
+@pytest.mark.slow
+def test_what_learns_in_the_dream_plays_in_reality(catch: Path, tmp_path, monkeypatch):
+    """catch: what the command leaves"""
+    pytest.importorskip("stable_baselines3")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "catch").symlink_to(catch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "block.py").write_text(block("docs/dream.md"))
+    assert runpy.run_path(str(tmp_path / "block.py"))["mean"] >= 0.7
