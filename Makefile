@@ -2,6 +2,9 @@
 # make test       every test, but for those that run for hours (make test-long)
 # make test-fast  the quick ones
 PYTHON ?= python3
+# Test processes at a time, of one thread each: most of a test is Python, which has one.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 TORCH ?= torch==2.13.0
 
 # Without an NVIDIA card, the CPU build of torch: a tenth of the download. With one, the CUDA build.
@@ -15,10 +18,10 @@ train: .venv/installed
 	.venv/bin/python scripts/train.py experiment=crafter_quick
 
 test: .venv/installed
-	.venv/bin/python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-fast: .venv/installed
-	.venv/bin/python -m pytest -m "not long and not slow"
+	$(PYTEST) -m "not long and not slow"
 
 test-long: .venv/installed
 	.venv/bin/python -m pytest -m long

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from gymnasium.envs.registration import registry
 
+from agent.api import configure
 from agent.cli import free_key
 from agent.run import sketch_agent, spaces_of
-from tests.tiny import experiment
+from envs.catch import CatchEnv
+from tests.tiny import TINY, experiment
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 SECTION = README.split("## Plug in an environment\n")[1].split("\n## ")[0]
@@ -41,6 +43,19 @@ def test_other_environments(command: str, tmp_path, monkeypatch):
         pytest.importorskip(module)
     sketch_agent(config, spaces_of(config.env, 0))
     registry.pop("MyEnv-v0", None)
+
+
+def test_python(tmp_path, monkeypatch, capsys):
+    """The block as it stands, with networks of seconds."""
+    (block,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    assert len(block.splitlines()) <= 5
+    monkeypatch.chdir(tmp_path)
+    # `seed=1` of the block stays the last word.
+    monkeypatch.setattr("agent.api.configure", lambda *given: configure(*given[:3], *TINY[2:], *given[3:]))
+    exec(block, {"MyEnv": CatchEnv})
+    assert "return_mean" in capsys.readouterr().out
+    (config,) = (tmp_path / "runs").rglob("config.yaml")
+    assert "seed: 1" in config.read_text() and "id: python/CatchEnv-v0" in config.read_text()
 
 
 def test_there_are_some():

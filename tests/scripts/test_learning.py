@@ -24,6 +24,7 @@ def curve(run: Path, metric: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("catch")  # one process trains it, for all
 def test_catch_is_learned_from_pixels(catch, tmp_path):
     output = tmp_path / "evaluation.json"
     result = evaluate(f"run={catch}", "episodes=100", "seed=77", f"output={output}", cwd=tmp_path)
