@@ -22,6 +22,9 @@ class ActorCriticConfig:
     lambda_:        λ
     entropy_weight: of the entropy bonus
     target_decay:   of the target network's exponential average
+    center:         whether the actor sees advantages less their mean, and divided by their standard deviation where that is
+                    more than 1. Not as published, where a critic that does not know yet how large returns are praises
+                    whatever was done, and a short run never recovers; for rewards of any size
     """
 
     burn_in: int = 5
@@ -30,6 +33,7 @@ class ActorCriticConfig:
     lambda_: float = 0.95
     entropy_weight: float = 0.001
     target_decay: float = 0.995
+    center: bool = False
 
 
 def lambda_returns(rewards: Tensor, ends: Tensor, values: Tensor, discount: float, lambda_: float) -> Tensor:
@@ -54,6 +58,12 @@ def until_first_end(ends: Tensor) -> Tensor:
     return ended.cumsum(dim=1) - ended == 0
 
 
+def centered(advantages: Tensor, mask: Tensor) -> Tensor:
+    """Less their mean over the mask, divided by their standard deviation where it is more than 1. [B, H] -> [B, H]"""
+    advantages = advantages - masked_mean(advantages, mask)
+    return advantages / masked_mean(advantages.square(), mask).sqrt().clamp(min=1)
+
+
 def actor_critic_loss(
     policy: CnnLstmPolicy, output: PolicyOutput, target_values: Tensor, trajectory: Trajectory, config: ActorCriticConfig
 ) -> dict[str, Tensor]:
@@ -70,8 +80,11 @@ def actor_critic_loss(
     # Factors are independent: an action's log-probability, and the entropy, are sums over them.
     chosen = log_probabilities.gather(-1, trajectory.actions.unsqueeze(-1)).sum(dim=(-2, -1))
     entropy = masked_mean(-(log_probabilities.exp() * log_probabilities).sum(dim=(-2, -1)), mask)
+    advantages = returns - target_values[:, :-1]
+    if config.center:
+        advantages = centered(advantages, mask)
     losses = {
-        "actor": masked_mean(-chosen * (returns - target_values[:, :-1]), mask),
+        "actor": masked_mean(-chosen * advantages, mask),
         "critic": masked_mean(policy.value_code.loss(output.value, returns), mask),
         "entropy_bonus": -config.entropy_weight * entropy,
     }

@@ -17,9 +17,10 @@ class _Lines:
 
     def write(self, text: str) -> None:
         text = text.strip()
-        if text and text != self.last:  # a bar that closes shows itself once more
+        state = text.partition("[")[0]  # without time and rate
+        if state and state != self.last:  # a bar that closes shows itself once more
             sys.stderr.write(text + "\n")
-        self.last = text or self.last
+        self.last = state or self.last
 
     def flush(self) -> None:
         sys.stderr.flush()

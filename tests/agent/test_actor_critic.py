@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torchrl.objectives.value.functional import td_lambda_return_estimate
 
 from agent.actor_critic import (
-    ActorCriticConfig, actor_critic_loss, lambda_returns, policy_loss, until_first_end, update_target,
+    ActorCriticConfig, actor_critic_loss, centered, lambda_returns, policy_loss, until_first_end, update_target,
 )  # fmt: skip
 from agent.agent import Agent
 from agent.imagination import Trajectory
@@ -142,6 +143,27 @@ def test_the_losses_against_a_loop(value: str, size: int) -> None:
     assert len(actor) == 1 + 2 + 3 + 4 + 4
     losses = actor_critic_loss(make_policy(value), output, values, trajectory, CONFIG)
     assert {name: x.item() for name, x in losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_centered_advantages(scale: float) -> None:
+    """Praise and blame in balance, of a size of at most 1; what lies behind an end does not count."""
+    g = torch.Generator().manual_seed(0)
+    advantages = scale * (3 + torch.randn(50, 4, generator=g))
+    mask = torch.rand(50, 4, generator=g) < 0.7
+    ours = centered(torch.where(mask, advantages, 1e9), mask)[mask].double()
+    expected = advantages[mask].double() - advantages[mask].double().mean()
+    expected /= max(1, expected.std(correction=0).item())
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_actor_sees_them_where_it_shall() -> None:
+    output, values, trajectory = make_rollout(255)
+    losses = [
+        actor_critic_loss(make_policy(), output, values, trajectory, replace(CONFIG, center=center)) for center in (False, True)
+    ]
+    assert losses[0]["actor"] != losses[1]["actor"]
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0] if name not in ("actor", "loss"))
 
 
 def gradients(output: PolicyOutput, values: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:

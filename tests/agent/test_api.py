@@ -53,6 +53,6 @@ def test_bad_input(tmp_path):
         train("CartPol-v1", *SMALL)
     with pytest.raises(BadInput, match="polcy is not a key"):
         configure("polcy.batch=3")
-    with pytest.raises(BadInput, match="runs"):
+    with pytest.raises(BadInput, match="holds no checkpoint"):
         evaluate(tmp_path)
     assert configure("experiment=tiny", "seed=3", "env.kwargs.size=5").env.kwargs == {"size": 5}
