@@ -86,7 +86,8 @@ def given_starts(agent: Agent, told: Mapping[str, Any]) -> Starts:
 
     Raises BadInput if something else is told, or if they are not such.
     """
-    if "frames" not in told or not set(told) <= {"frames", "actions"}:
-        raise BadInput(f"A dream was told to start from {sorted(told)}; give frames, and actions if there are several.")
+    if not isinstance(told, Mapping) or "frames" not in told or not set(told) <= {"frames", "actions"}:
+        what = sorted(told) if isinstance(told, Mapping) else told
+        raise BadInput(f"A dream was told to start from {what}; give frames, and actions if there are several.")
     actions = None if told.get("actions") is None else np.asarray(told["actions"])
     return starting.given(np.asarray(told["frames"]), actions, agent.spaces)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import gymnasium
 import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,6 +49,14 @@ def to_rgb(frames: np.ndarray) -> np.ndarray:
     for c, colour in enumerate(colours):
         np.maximum(shown, frames[..., c, None] * colour, out=shown)
     return shown.round().astype(np.uint8)
+
+
+def shown(env: gymnasium.Env, observation: np.ndarray) -> np.ndarray:
+    """What an environment renders, if it is a picture for people, or else the observation [H, W, C]. -> [h, w, 3] uint8"""
+    picture = None if env.render_mode is None else env.render()
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == picture.shape[-1] == 3:
+        return picture
+    return to_rgb(observation)
 
 
 def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> np.ndarray:

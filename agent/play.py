@@ -14,7 +14,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.collect import to_frames
 from agent.nets.heads import Select
-from agent.pictures import Panel, scene, to_rgb
+from agent.pictures import Panel, scene, shown, to_rgb
 from agent.segment import Segment
 
 SHOWN = 384  # pixels, about the height of a frame when it is drawn
@@ -79,10 +79,13 @@ Choose = Callable[[Tensor, bool], np.ndarray]
 
 
 class Reality:
-    """An environment as a stage. It shows what the environment renders, or else what the agent sees."""
+    """An environment as a stage. It shows what the environment renders, or else what the agent sees.
 
-    def __init__(self, env: gymnasium.Env) -> None:
-        self.env = env
+    as_seen: it shows what the agent sees in any case
+    """
+
+    def __init__(self, env: gymnasium.Env, as_seen: bool = False) -> None:
+        self.env, self.as_seen = env, as_seen
         self.frame = torch.empty(0)
         self.total = 0.0
 
@@ -98,7 +101,7 @@ class Reality:
         return View(real, None, over=bool(terminated or truncated))
 
     def _picture(self, observation: np.ndarray) -> np.ndarray:
-        return to_rgb(observation) if self.env.render_mode is None else self.env.render()
+        return to_rgb(observation) if self.as_seen else shown(self.env, observation)
 
 
 class Dream:
@@ -181,12 +184,12 @@ class DreamAlone:
 class Both:
     """A stage where the player sees reality, which decides when episodes end; the dream follows its actions.
 
-    Until the dream has seen as many frames as the agent's burn-in, it wakes at every step, so that it
+    Both show what the agent sees, at the same size. Until the dream has seen as many frames as the agent's burn-in, it wakes at every step, so that it
     imagines one step ahead; then it goes on alone, for ever or until it wakes after `wake_every` steps.
     """
 
     def __init__(self, env: gymnasium.Env, agent: Agent, wake_every: int | None) -> None:
-        self.reality, self.dream = Reality(env), Dream(agent)
+        self.reality, self.dream = Reality(env, as_seen=True), Dream(agent)
         self.burn_in, self.wake_every = agent.config.actor_critic.burn_in, wake_every
         self.seen = 0  # real frames of the episode
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.evaluation import Evaluation, Played
 from agent.imagination import dream
-from agent.pictures import side_by_side, strip, to_rgb, write_video
+from agent.pictures import shown, side_by_side, strip, to_rgb, write_video
 from agent.segment import Segment
 from envs.vector import EnvConfig, make_rendered
 
@@ -87,7 +87,7 @@ def watch(path: Path, env: EnvConfig, played: Played) -> float:
             if game.episode < played.position[1]:  # an earlier one of the same game, which a lost life ended
                 continue
             rewards.append(reward)
-            yield to_rgb(observation) if game.render_mode is None else game.render()
+            yield shown(game, observation)
 
     write_video(path, frames())
     game.close()

@@ -1,7 +1,7 @@
 """Actions of any space as choices: each factor of an action is one of a few."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 from envs.errors import BadInput
+from envs.images import short
 
 BINS = 5  # docs/actions.md: on CarRacing more of them bring nothing
 
@@ -42,7 +43,7 @@ class ChooseActions(gymnasium.ActionWrapper):
 
     def __init__(self, env: gymnasium.Env, bins: int = BINS):
         super().__init__(env)
-        self.names, self._to_env, self.text = read(env.action_space, bins, getattr(env.unwrapped, "action_meanings", ()))
+        self.names, self._to_env, self.text = read(env.action_space, bins, getattr(env.unwrapped, "action_meanings", None))
         self.action_space = MultiDiscrete([len(names) for names in self.names])
 
     def action(self, action: np.ndarray) -> Any:
@@ -53,11 +54,12 @@ class ChooseActions(gymnasium.ActionWrapper):
         return ", ".join(names[choice] for names, choice in zip(self.names, np.ravel(action), strict=True))
 
 
-def read(space: Space, bins: int, meanings: tuple[str, ...] = ()) -> Reading:
-    """How `ChooseActions` reads a space; meanings: what the environment calls its actions, if it says so."""
+def read(space: Space, bins: int, meanings: Any = None) -> Reading:
+    """How `ChooseActions` reads a space; meanings: what the environment calls its actions, if that is a list of names."""
     if isinstance(space, Discrete):
         count, first = int(space.n), int(space.start)
-        named = tuple(meanings) if len(meanings) == count else tuple(f"action {first + i}" for i in range(count))
+        told = isinstance(meanings, tuple | list) and len(meanings) == count
+        named = tuple(map(str, meanings)) if told else tuple(f"action {first + i}" for i in range(count))
         return Reading((named,), lambda a: first + int(a[0]), f"{space}: one of {count}")
     if isinstance(space, MultiDiscrete):
         sizes, first = space.nvec.ravel(), np.ravel(space.start)
@@ -65,12 +67,12 @@ def read(space: Space, bins: int, meanings: tuple[str, ...] = ()) -> Reading:
             tuple(f"{i}: {start + j}" for j in range(n)) for i, (n, start) in enumerate(zip(sizes, first, strict=True))
         )
         return Reading(
-            names, lambda a: (a + first).reshape(space.shape).astype(space.dtype), f"{space}: {len(sizes)} factors"
+            names, lambda a: (a + first).reshape(space.shape).astype(space.dtype), f"{short(space)}: {_counted(sizes)}"
         )
     if isinstance(space, MultiBinary):
         count = int(np.prod(space.shape))
         names = tuple((f"{i}: off", f"{i}: on") for i in range(count))
-        return Reading(names, lambda a: a.reshape(space.shape).astype(space.dtype), f"{space}: {count} factors of two")
+        return Reading(names, lambda a: a.reshape(space.shape).astype(space.dtype), f"{space}: {_counted(names)} of two")
     if isinstance(space, Box):
         return _read_box(space, bins)
     raise BadInput(
@@ -95,5 +97,9 @@ def _read_box(space: Box, bins: int) -> Reading:
     return Reading(
         names,
         lambda a: padded[a, columns].reshape(space.shape).astype(space.dtype),
-        f"{space}: {len(values)} factors of {' × '.join(str(len(axis)) for axis in values)} values (env.bins={bins})",
+        f"{short(space)}: {_counted(values)} of {' × '.join(str(len(axis)) for axis in values)} values (env.bins={bins})",
     )
+
+
+def _counted(factors: Sized) -> str:
+    return f"{len(factors)} factor{'s' * (len(factors) != 1)}"

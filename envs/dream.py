@@ -166,7 +166,7 @@ def begin(
     """New episodes in these rows, each drawn from its own generator -> their first pictures, [M, H, W, C] uint8."""
     starts = dreams.starts
     if options:  # one start, for all
-        starts = given_starts(dreams.agent, {name: np.asarray(value)[None] for name, value in options.items()})
+        starts = given_starts(dreams.agent, {name: None if value is None else np.asarray(value)[None] for name, value in options.items()})
     drawn = [(int(g.integers(len(starts))), int(g.integers(2**63 - 1))) for g in generators]
     return dreams.begin(rows, starts.segment([start for start, _ in drawn]), [key for _, key in drawn])
 
@@ -176,9 +176,10 @@ def checked(dreams: Dreams, actions: Any) -> np.ndarray:
     choices = dreams.agent.spaces.actions
     given, expected = np.asarray(actions), (dreams.number, len(choices))
     own = given[:, None] if given.ndim == 1 else given
-    if own.shape != expected or not np.all((0 <= own) & (own < np.array(choices))):
+    whole = np.issubdtype(own.dtype, np.integer)
+    if not whole or own.shape != expected or not np.all((0 <= own) & (own < np.array(choices))):
         raise BadInput(
-            f"The actions {given.tolist()} were given; give {dreams.number}, each from 0 to {', '.join(str(n - 1) for n in choices)}."
+            f"The actions {given.tolist()} were given; give {dreams.number} of whole numbers, each from 0 to {', '.join(str(n - 1) for n in choices)}."
         )
     return own.astype(np.int64)
 

@@ -2,8 +2,10 @@
 
 import difflib
 import importlib
+import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,12 +15,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.actions import BINS, ChooseActions
 from envs.errors import BadInput
 from envs.observations import Frames, check_can_render, find_image
 from envs.wrappers import SeededEpisodes
+
+SLOW_IMPORTS = ("agent.run", "torch", "torchrl")  # of a main module: seconds, which need not pass in each process
 
 
 @dataclass
@@ -107,7 +112,8 @@ def _make(config: EnvConfig) -> gymnasium.Env:
         raise
     except gymnasium.error.UnregisteredEnv as error:
         module, _, name = config.id.rpartition(":")
-        near = difflib.get_close_matches(name, _registered_by(module) or gymnasium.registry, cutoff=0.5)
+        own = _registered_by(module)  # a module that registers others' environments, or none at all, has none of its own
+        near = difflib.get_close_matches(name, own or gymnasium.registry, cutoff=0.8 if module and not own else 0.5)
         near = [f"{module}:{found}" if module else found for found in near]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         if not module:
@@ -194,16 +200,30 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
         # The one sentence arrives here as an error; what Gymnasium says besides, with a traceback, is for any other error.
         for message in ("Received the following error", "Raising the last exception", r"Traceback .*envs\.errors\.BadInput"):
             warnings.filterwarnings("ignore", rf"(?s).*ERROR: {message}", UserWarning)
-        makers = [partial(_make_in_worker, os.getpid(), config, seed) for seed in seeds]
-        return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP)
+        # An id that only this process knows (agent.train of a class) is told to the others.
+        spec = gymnasium.registry.get(config.id)
+        makers = [partial(_make_in_worker, os.getpid(), config, seed, spec) for seed in seeds]
+        return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=_start_method())
     makers = [partial(make_single, config, seed) for seed in seeds]
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-def _make_in_worker(parent: int, config: EnvConfig, seed: int) -> SeededEpisodes:
+def _start_method() -> str | None:
+    """Python's "forkserver", where there is one: modules that take seconds to import are imported once for all processes.
+
+    torchrl makes "spawn" the usual method, by which each process imports them anew, with the main module."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return None
+    multiprocessing.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
+    return "forkserver"
+
+
+def _make_in_worker(parent: int, config: EnvConfig, seed: int, spec: EnvSpec | None) -> SeededEpisodes:
     """`make_single` in a process that leaves Ctrl-C to its parent: that closes it."""
     if os.getpid() != parent:  # Gymnasium makes one there too, to see its spaces
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if spec is not None:
+        gymnasium.registry.setdefault(spec.id, spec)
     return make_single(config, seed)
 
 

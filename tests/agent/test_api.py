@@ -29,7 +29,7 @@ def test_an_environment_of_this_process(tmp_path, capsys):
     folder = train(Steered, *SMALL, "env.bins=3", "env.kwargs.bonus=5", f"run={tmp_path / 'run'}")
     assert folder == tmp_path / "run" and (folder / "checkpoints").is_dir()
     said = capsys.readouterr().out
-    assert "horizon 4" in said and "γ 0.95" in said and "1 factors of 3 values" in said
+    assert "horizon 4" in said and "γ 0.95" in said and "1 factor of 3 values" in said
     files = sorted(folder.rglob("*"))
     result = evaluate(folder, episodes=3)
     assert (result.returns > 40).all() and (result.lengths == 9).all()

@@ -250,6 +250,14 @@ def test_a_drawn_moment(agent: Agent, monkeypatch):
     assert after_end[0].note == "over"  # by a limit of steps: nothing ended
 
 
+def test_reality_and_dream_are_shown_at_the_same_size(agent: Agent):
+    """Also where frames are rendered, larger than the agent sees them."""
+    config = EnvConfig(id=CATCH.id, pixels="render", size=32)
+    assert next(play(Reality(make_rendered(config, 3)), scripted(), 1)).view.real.picture.shape == (256, 256, 3)
+    for moment in play(Both(make_single(config, 3), agent, None), scripted(), 12):
+        assert moment.view.real.picture.shape == moment.view.dream.picture.shape == (32, 32, 3)
+
+
 def test_all_pictures_of_a_stage_have_one_size(agent: Agent):
     env = make_single(CATCH, 3)
     for stage in (Reality(make_rendered(CATCH, 3)), DreamAlone(env, agent), Both(env, agent, 2)):

@@ -89,8 +89,9 @@ def test_names_that_the_environment_gives() -> None:
     env = Recorder(Discrete(2))
     env.action_meanings = ("left", "right")
     assert ChooseActions(env).label(np.array([1])) == "right"
-    env.action_meanings = ("left",)  # not of these actions
-    assert ChooseActions(env).label(np.array([1])) == "action 1"
+    for others in (("left",), None, lambda: ("left", "right")):  # not of these actions, or no names
+        env.action_meanings = others
+        assert ChooseActions(env).label(np.array([1])) == "action 1"
 
 
 @pytest.mark.parametrize(("space", "said"), [

@@ -234,6 +234,7 @@ PICTURE = np.zeros((1, 32, 32, 3), np.uint8)
     ("options", "message"),
     [
         ({"starts": "last"}, "starts='last' .* anywhere, first"),
+        ({"starts": 5}, "start from 5; give frames"),
         ({"starts": {"frame": PICTURE}}, r"start from \['frame'\]; give frames"),
         ({"starts": {"frames": PICTURE}}, r"\[1, 32, 32, 3\] of uint8 .* uint8 \[M, T, 32, 32, 3\]"),
         ({"starts": {"frames": PICTURE[None, [0, 0]]}}, r"Actions \[1, 0, 1\] were given with 2 frames .* \[1, 1, 1\]"),
@@ -261,10 +262,11 @@ def test_bad_input_on_the_way(run, tmp_path):
     for options in ({"frame": PICTURE}, {"actions": []}, {"frames": PICTURE, "rewards": []}):
         with pytest.raises(BadInput, match="give frames"):
             env.reset(options=options)
+    env.reset(options={"frames": PICTURE, "actions": None})
     with pytest.raises(BadInput, match="3 seeds .* 5 environments"):
         env.reset(seed=[1, 2, 3])
     env.reset(seed=0)
-    for wrong in ([0, 1, 2, 3, 0], [0, 1, 2, -1, 0], [0, 1]):
+    for wrong in ([0, 1, 2, 3, 0], [0, 1, 2, -1, 0], [0, 1], [0, 1, 2, 0.5, 0], ["0"] * N, [None] * N):
         with pytest.raises(BadInput, match="from 0 to 2"):
             env.step(np.array(wrong))
     with pytest.raises(BadInput, match="past frames .* context"):

@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
+from envs.catch import CatchEnv
 from envs.errors import BadInput
 from envs.scores import CRAFTER_ACHIEVEMENTS
 from envs.vector import EnvConfig, make_rendered, make_single, make_vector
@@ -101,6 +102,17 @@ def test_arguments_reach_the_game():
     env.step(0)
     assert env.step(0)[3]
     assert env.render().shape == (576, 576, 3)
+
+
+def test_processes_know_what_only_this_one_has_registered():
+    id = "python/Short-v0"
+    gymnasium.register(id, entry_point=lambda: CatchEnv(), max_episode_steps=4)  # no other process can import a lambda
+    env = make_vector(EnvConfig(id=id, parallel=True), [0, 1])
+    env.reset()
+    ends = [env.step(np.array([1, 1]))[3].tolist() for _ in range(4)]
+    env.close()
+    gymnasium.registry.pop(id)
+    assert ends == [[False, False]] * 3 + [[True, True]]
 
 
 @pytest.mark.parametrize("parallel", [False, True])
