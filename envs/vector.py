@@ -23,7 +23,7 @@ from envs.errors import BadInput
 from envs.observations import Frames, check_can_render, find_image
 from envs.wrappers import SeededEpisodes
 
-SLOW_IMPORTS = ("agent.run", "torch", "torchrl")  # of a main module: seconds, which need not pass in each process
+SLOW_IMPORTS = ("torch", "torchrl")  # of a main module: seconds, which need not pass in each process
 
 
 @dataclass
@@ -214,7 +214,7 @@ def _start_method() -> str | None:
     torchrl makes "spawn" the usual method, by which each process imports them anew, with the main module."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
-    multiprocessing.set_forkserver_preload([name for name in SLOW_IMPORTS if name in sys.modules])
+    multiprocessing.set_forkserver_preload(["__main__", *(name for name in SLOW_IMPORTS if name in sys.modules)])
     return "forkserver"
 
 
