@@ -91,7 +91,7 @@ def run(
     saved: checkpoint.Checkpoint | None,
 ) -> None:
     """The run itself, in a folder that is its own. Raises NonFinite, and BadInput if an environment breaks its word."""
-    is_new = saved is None
+    is_new, started = saved is None, False
     trainer = Trainer(config, folder, agent, execution)
     try:
         with closing(trainer.envs), interruptible():
@@ -110,15 +110,21 @@ def run(
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
             )
+            started = True
             trainer.run()
     except NonFinite as error:
         raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
-    except BadInput:
-        if is_new and checkpoint.newest(folder) is None:
+    except BadInput as error:
+        if started and checkpoint.newest(folder) is not None:
+            raise BadInput(f"{str(error).removesuffix('.')}; {last_checkpoint(folder)}.") from error
+        if is_new:
             clear(folder)
         raise
     except KeyboardInterrupt:
         print(f"Interrupted in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
+        raise
+    except Exception:  # an environment's own, say
+        print(f"Stopped in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
     finally:
         trainer.logger.close()

@@ -80,6 +80,7 @@ def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
         assert not (place / "run").exists()
     result = train(*SHORT, *broken, "env.kwargs.sound_steps=80", cwd=place)
     assert result.code == 2 and checkpoint.newest(place / "run").name == "epoch_000001", result
+    assert "epoch_000001 (go on with resume=run)" in result.err and result.err.count("\n") == 1
 
 
 def test_an_environment_that_its_seed_does_not_decide(place: Path):
