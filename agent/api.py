@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent import evaluation, run
 from agent.checks import check_values, pick_device
-from agent.cli import CONFIGS, explain, free_key, typed
+from agent.cli import CONFIGS, completed, explain, typed
 from agent.config import TrainConfig
 from envs.errors import BadInput
 
@@ -27,7 +27,7 @@ def configure(*overrides: str) -> TrainConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):
-            return typed(compose("train", list(map(free_key, overrides))), TrainConfig)
+            return typed(compose("train", completed(list(overrides), TrainConfig)), TrainConfig)
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(explain(error, TrainConfig)) from error
 

@@ -68,7 +68,7 @@ def command(
 
     try:
         # Hydra wants all key=value together.
-        sys.argv[1:] = sorted(map(free_key, expand(sys.argv[1:])), key=lambda argument: "=" in argument and not argument.startswith("-"))
+        sys.argv[1:] = sorted(completed(expand(sys.argv[1:]), schema), key=lambda argument: "=" in argument and not argument.startswith("-"))
         check_arguments(sys.argv[1:], schema)
         try:
             hydra_main()
@@ -104,6 +104,13 @@ def refuse(sentence: str) -> int:
     """Say why, and return the exit code of bad input."""
     print(" ".join(sentence.split()), file=sys.stderr, flush=True)
     return 2
+
+
+def completed(arguments: list[str], schema: type) -> list[str]:
+    """The arguments as Hydra wants them. Of other environments, experiment=tiny is the first thing to try."""
+    named = any(argument.startswith(("experiment=", "resume=")) for argument in arguments)
+    default = ["experiment=tiny"] if "env=gym" in arguments and not named and hasattr(schema, "experiment") else []
+    return [*map(free_key, arguments), *default]
 
 
 def free_key(argument: str) -> str:

@@ -36,7 +36,7 @@ def test_other_environments(command: str, tmp_path, monkeypatch):
     (tmp_path / "my_module.py").write_text(MY_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     arguments = {key: value for key, _, value in (word.partition("=") for word in shlex.split(command, comments=True))}
-    name = arguments.pop("experiment", "crafter")
+    name = arguments.pop("experiment", "tiny")
     config = experiment(name, *(free_key(f"{key}={value}") for key, value in arguments.items()))
     module = config.env.id.rpartition(":")[0].partition(".")[0]
     if module not in ("", "my_module"):

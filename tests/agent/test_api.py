@@ -55,4 +55,6 @@ def test_bad_input(tmp_path):
         configure("polcy.batch=3")
     with pytest.raises(BadInput, match="holds no checkpoint"):
         evaluate(tmp_path)
+    assert configure("env=gym", "env.id=x").experiment == "tiny" and configure("env=catch").experiment == "crafter"
+    assert configure("env=gym", "env.id=x", "experiment=base").experiment == "base"
     assert configure("experiment=tiny", "seed=3", "env.kwargs.size=5").env.kwargs == {"size": 5}
