@@ -51,7 +51,7 @@ class Agent(nn.Module):
         self.spaces = spaces
         self.tokenizer = DeltaTokenizer(config.tokenizer, spaces)
         self.dynamics = DeltaDynamics(
-            config.dynamics, spaces, config.tokenizer.quantizer.size, config.tokenizer.tokens
+            config.dynamics, spaces, config.tokenizer.quantizer.num_codes, config.tokenizer.tokens
         )
         self.policy = CnnLstmPolicy(config.policy, spaces)
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)

@@ -58,6 +58,7 @@ RANGES = {
     "agent.tokenizer.quantizer.commitment": WEIGHT,
     "agent.tokenizer.quantizer.*decay": SHARE,
     "agent.tokenizer.quantizer.revival_updates": NUMBER,
+    "agent.tokenizer.quantizer.levels": Range(2, 1000, "2 to 1000 for each dimension"),
     "agent.tokenizer.quantizer.*": COUNT,
     "agent.tokenizer.l1": WEIGHT,
     "agent.tokenizer.l2": WEIGHT,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agent.nets.actions import ActionEmbedding
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, token_grid
 from agent.nets.initialization import initialize_like_gpt
-from agent.quantizers import CosineQuantizer, QuantizerConfig
+from agent.quantizers import QuantizerConfig, make_quantizer
 from agent.segment import Segment, masked_mean
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -69,9 +69,9 @@ class DeltaTokenizer(nn.Module):
         self.decoder_action = ActionEmbedding(spaces.actions, config.action_channels * self.map_size**2)
         self.encoder = Encoder(conv, channels=2 * spaces.channels + 1, latent=config.latent)
         self.frame_encoder = Encoder(frame_conv, channels=spaces.channels, latent=config.frame_latent)
-        self.to_code = nn.Linear(cell, config.quantizer.dim)
-        self.quantizer = CosineQuantizer(config.quantizer)
-        self.from_code = nn.Linear(config.quantizer.dim, cell)
+        self.to_code = nn.Linear(cell, config.quantizer.vector_dim)
+        self.quantizer = make_quantizer(config.quantizer)
+        self.from_code = nn.Linear(config.quantizer.vector_dim, cell)
         latent = config.frame_latent + config.action_channels + config.latent
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
         self.apply(initialize_like_gpt)

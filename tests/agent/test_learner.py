@@ -17,6 +17,7 @@ from agent.segment import Segment
 from envs.errors import BadInput
 
 from .conftest import SPACES, random_segment, small_config
+from .test_quantizer_kinds import ALL as QUANTIZERS
 
 EAGER = Execution("eager", bf16=False)
 PARTS = {"tokenizer": 6, "dynamics": 6, "policy": 3}  # name -> steps of its segments
@@ -27,11 +28,19 @@ def make_learner(agent: Agent, part: str, execution: Execution = EAGER) -> Learn
     return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), OptimizerConfig(), before_step, execution)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_an_update_finishes_on_the_meta_device(part):
+def agent_with(quantizer: str) -> Agent:
+    config = small_config()
+    config.tokenizer.quantizer = QUANTIZERS[quantizer]
+    return Agent(config, SPACES).eval()
+
+
+@pytest.mark.parametrize(
+    ("part", "quantizer"), [*((part, "cosine_ema") for part in PARTS), *(("tokenizer", q) for q in list(QUANTIZERS)[1:]), ("dynamics", "fsq")]
+)
+def test_an_update_finishes_on_the_meta_device(part, quantizer):
     """There, whatever reads a value back raises: .item(), .cpu(), bool(tensor), boolean indexing."""
     with torch.device("meta"):
-        agent = Agent(small_config(), SPACES).eval()
+        agent = agent_with(quantizer)
     metrics = make_learner(agent, part).update(random_segment(4, PARTS[part]).to("meta"))
     assert all(value.is_meta for value in metrics.values())
 
@@ -41,11 +50,13 @@ def test_the_meta_device_does_raise_on_what_reads_back():
         torch.ones((), device="meta").item()
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_recorded_update_replays_bit_equal(part):
+@pytest.mark.parametrize(
+    ("part", "quantizer"), [*((part, "cosine_ema") for part in PARTS), ("tokenizer", "vq, rotation, product")]
+)
+def test_a_recorded_update_replays_bit_equal(part, quantizer):
     """Recorded once, replayed on other inputs without the Python: every tensor that changes changes alike."""
     torch.manual_seed(0)
-    agent = Agent(small_config(), SPACES).eval()
+    agent = agent_with(quantizer)
     learner = make_learner(agent, part)
     learner.update(random_segment(4, PARTS[part], seed=1))  # the optimizer's state now exists
     twin = copy.deepcopy(SimpleNamespace(agent=agent, learner=learner))
