@@ -115,6 +115,18 @@ class FrameDynamics(nn.Module):
         return {"loss": sum(losses.values()), **losses, "token_accuracy": masked_mean(correct, real)}
 
 
+@repeated
+def _read_again(dynamics: FrameDynamics, inputs: Tensor, cache: Cache, places: Places | OwnPlaces) -> tuple[Tensor, Tensor]:
+    """One pass of the transformer on the way to the next token -> what comes of the last input, [B, width], and the
+    token's logits, [B, codebook].
+
+    This, and not the whole step of K passes as in Δ-IRIS, is what torch.compile takes once: what is given nothing but
+    tensors and modules and returns nothing but tensors it need not even trace again. A step of IRIS has 160 layers.
+    """
+    y = dynamics.transformer(inputs, cache, places)
+    return y, dynamics.token_head(y)
+
+
 class Imagined(NamedTuple):
     """What the world answers to an action. Its picture is made only where it is asked for, by `FrameWorld.frames`.
 
@@ -175,7 +187,7 @@ class FrameWorld:
         if left < 2 + dynamics.tokens:  # the newest frame's last token, the action, the next frame
             position = self._read(dynamics.token_embedding(state.tokens[:, :-1]), state.cache)
         places = dynamics.transformer.places(position, dynamics.positions_per_step)
-        imagined = self._imagine_again(state.tokens, actions, state.cache, places, select)
+        imagined = self.imagine(state.tokens, actions, state.cache, places, select)
         position += dynamics.positions_per_step
         return imagined, WorldState(imagined.tokens, imagined.embeddings, state.cache, position)
 
@@ -190,13 +202,11 @@ class FrameWorld:
         for at in places.split([2] + [1] * (dynamics.tokens - 1)):
             if chosen:
                 inputs = dynamics.token_embedding(chosen[-1]).unsqueeze(1)
-            y = dynamics.transformer(inputs, cache, at)
+            y, logits = _read_again(dynamics, inputs, cache, at)
             outlook = outlook if chosen else y
-            chosen.append(select(dynamics.token_head(y)))
+            chosen.append(select(logits))
         following = torch.stack(chosen, dim=1)
         return Imagined(following, self.tokenizer.embed(following), outlook)
-
-    _imagine_again = repeated(imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
 
     def _read(self, past: Tensor, cache: Cache) -> int:
         """Fills the cache from its beginning. past: [B, n, width] -> n."""
