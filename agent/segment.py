@@ -34,3 +34,8 @@ class Segment:
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x over the places where mask (same shape, bool) is True; 0 if there is none."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def real_frames(mask: Tensor) -> Tensor:
+    """Which frames are real and no padding: those at which a real step starts or ends. mask: [B, T] bool -> [B, T] bool."""
+    return torch.cat([mask[:, :1], mask[:, 1:] | mask[:, :-1]], dim=1)

@@ -1,12 +1,14 @@
-"""Residual frame encoder and decoder (Δ-IRIS, appendix; the blocks of Esser et al. 2021 without attention)."""
+"""Residual frame encoder and decoder (Δ-IRIS, appendix; the blocks of Esser et al. 2021)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from envs.errors import BadInput
@@ -27,6 +29,8 @@ class ConvConfig:
             last one back; 1: a 3×3 convolution at full size instead, as published. Saves most of the
             arithmetic where there is little to be had, as on a CPU
     groups: of every GroupNorm
+    blocks: residual blocks a stage
+    attention: so many of the last stages attend: each of their residual blocks is followed by self-attention
     """
 
     base: int = 64
@@ -34,6 +38,8 @@ class ConvConfig:
     down: list[int] | None = field(default_factory=lambda: [1, 0, 1, 1, 0])
     patch: int = 1
     groups: int = 32
+    blocks: int = 1
+    attention: int = 0
 
     def fitted(self, image_size: int) -> ConvConfig:
         """Itself, with `down` for frames of this size. Raises BadInput if there are too few stages to halve."""
@@ -47,6 +53,10 @@ class ConvConfig:
             )
         return replace(self, down=[int(stage < halvings) for stage in range(len(self.mult))])
 
+    def attends(self, stage: int) -> bool:
+        """Whether there is attention in this stage, counted from 0."""
+        return stage >= len(self.mult) - self.attention
+
     def output_size(self, image_size: int) -> int:
         """Height and width of the encoder's output, once `fitted`. Raises BadInput if sizes do not fit together."""
         if len(self.mult) != len(self.down):
@@ -57,6 +67,13 @@ class ConvConfig:
             raise BadInput(
                 f"base={self.base} with mult={list(self.mult)} gives channels that groups={self.groups} does "
                 "not divide; choose base as a multiple of groups."
+            )
+        if self.blocks < 1:
+            raise BadInput(f"blocks={self.blocks} was given; give every stage at least one residual block.")
+        if not 0 <= self.attention <= len(self.mult):
+            raise BadInput(
+                f"attention={self.attention} was given for {len(self.mult)} stages; choose from 0 (no stage attends) to "
+                f"{len(self.mult)} (all do)."
             )
         reduction = self.patch * 2 ** sum(self.down)
         if image_size % reduction or image_size < reduction:
@@ -91,6 +108,35 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + y
 
 
+class MapAttention(nn.Module):
+    """Each place of a map sees all others: GroupNorm, attention with one head, plus a skip (Esser et al. 2021).
+
+    [B, C, H, W] -> [B, C, H, W]
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query_key_value = self.query_key_value(self.norm(x))
+        query, key, value = rearrange(query_key_value, "b (three c) h w -> three b 1 (h w) c", three=3)
+        y = F.scaled_dot_product_attention(query, key, value)
+        return x + self.out(rearrange(y, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+
+
+def residual_stage(widths: list[int], attends: bool, groups: int) -> list[nn.Module]:
+    """A residual block from each width to the next, each with or without attention behind it."""
+    layers: list[nn.Module] = []
+    for channels_in, channels_out in pairwise(widths):
+        layers.append(ResidualBlock(channels_in, channels_out, groups))
+        if attends:
+            layers.append(MapAttention(channels_out, groups))
+    return layers
+
+
 class Downsample(nn.Module):
     """[B, C, H, W] -> [B, C, H/2, W/2]."""
 
@@ -122,9 +168,10 @@ class Encoder(nn.Sequential):
         else:
             layers = [nn.Conv2d(channels, config.base, config.patch, stride=config.patch)]
         width = config.base
-        for mult, down in zip(config.mult, config.down, strict=True):
-            layers.append(ResidualBlock(width, config.base * mult, config.groups))
-            width = config.base * mult
+        for stage, (mult, down) in enumerate(zip(config.mult, config.down, strict=True)):
+            widths = [width] + [config.base * mult] * config.blocks
+            layers += residual_stage(widths, config.attends(stage), config.groups)
+            width = widths[-1]
             if down:
                 layers.append(Downsample(width))
         layers += [nn.GroupNorm(config.groups, width), nn.SiLU(), nn.Conv2d(width, latent, 3, padding=1)]
@@ -139,11 +186,12 @@ class Decoder(nn.Sequential):
         width = config.base * stages[0][0]
         layers: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]
         # A stage of the encoder maps the previous stage's channels to its own, so its mirror image maps back.
-        for (_, down), (mult_out, _) in zip(stages, stages[1:] + [(1, 0)], strict=True):
+        for i, ((_, down), (mult_out, _)) in enumerate(zip(stages, stages[1:] + [(1, 0)], strict=True)):
             if down:
                 layers.append(Upsample(width))
-            layers.append(ResidualBlock(width, config.base * mult_out, config.groups))
-            width = config.base * mult_out
+            widths = [width] * config.blocks + [config.base * mult_out]
+            layers += residual_stage(widths, config.attends(len(stages) - 1 - i), config.groups)
+            width = widths[-1]
         layers += [nn.GroupNorm(config.groups, width), nn.SiLU()]
         if config.patch == 1:
             layers.append(nn.Conv2d(width, channels, 3, padding=1))

@@ -15,14 +15,21 @@ from envs.errors import BadInput
 
 @dataclass
 class TransformerConfig:
+    """dropout: in training, the share of the inputs, of the attention's weights and of what each layer adds that is left
+    out (GPT-2)
+    """
+
     layers: int = 3
     heads: int = 8
     width: int = 512
+    dropout: float = 0.0
 
     def check(self) -> None:
-        """Raises BadInput if the heads do not divide the width."""
+        """Raises BadInput if the heads do not divide the width, and if the dropout is no share."""
         if self.width % self.heads:
             raise BadInput(f"width={self.width} is not divisible by heads={self.heads}; choose a multiple.")
+        if not 0 <= self.dropout < 1:
+            raise BadInput(f"dropout={self.dropout} was given; choose 0 or more, and less than 1.")
 
 
 Cache = list[Tensor]
@@ -82,9 +89,10 @@ class OwnPlaces(NamedTuple):
 class SelfAttention(nn.Module):
     """Multi-head attention over what came before (Vaswani et al. 2017)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = dropout
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -92,29 +100,31 @@ class SelfAttention(nn.Module):
         query, key_value = rearrange(
             self.query_key_value(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
         ).split([1, 2])
+        dropout = self.dropout if self.training else 0.0
         if cache is None:
             key, value = key_value
-            y = F.scaled_dot_product_attention(query[0], key, value, is_causal=True)
+            y = F.scaled_dot_product_attention(query[0], key, value, dropout_p=dropout, is_causal=True)
         else:
             key, value = places.write(cache, key_value)
-            y = F.scaled_dot_product_attention(query[0], key, value, attn_mask=places.mask)
+            y = F.scaled_dot_product_attention(query[0], key, value, attn_mask=places.mask, dropout_p=dropout)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
 class Block(nn.Module):
     """Attention, then a four times wider multilayer perceptron, each on a normalised residual stream."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = SelfAttention(width, heads)
+        self.attention = SelfAttention(width, heads, dropout)
         self.norm2 = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: Tensor | None, places: Places | OwnPlaces | None) -> Tensor:
-        x = x + self.attention(self.norm1(x), cache, places)
-        return x + self.contract(F.gelu(self.expand(self.norm2(x))))
+        x = x + self.dropout(self.attention(self.norm1(x), cache, places))
+        return x + self.dropout(self.contract(F.gelu(self.expand(self.norm2(x)))))
 
 
 class CausalTransformer(nn.Module):
@@ -125,8 +135,9 @@ class CausalTransformer(nn.Module):
         config.check()
         self.config = config
         self.positions = nn.Embedding(positions, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
         mask = torch.full((positions, positions), -torch.inf).triu(1)
         self.register_buffer("mask", mask, persistent=False)
 
@@ -167,6 +178,7 @@ class CausalTransformer(nn.Module):
         so that no shape depends on the position.
         """
         x = x + (self.positions.weight[: x.shape[1]] if places is None else places.embeddings)
+        x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             x = block(x, cache and cache[i], places)
         return self.norm(x if cache is None else x[:, -1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agent.nets.conv import ConvConfig, Decoder, Downsample, Encoder, ResidualBlock, Upsample, pixels, token_grid
+from agent.nets.conv import ConvConfig, Decoder, Downsample, Encoder, MapAttention, ResidualBlock, Upsample, pixels, token_grid
 from envs.errors import BadInput
 
 
@@ -34,19 +34,58 @@ def test_the_published_encoder_turns_64_into_8() -> None:
     assert Encoder(config, channels=7, latent=64)(torch.rand(1, 7, 64, 64)).shape == (1, 64, 8, 8)
 
 
-@pytest.mark.parametrize("config", [ConvConfig(), small(), small(mult=[2, 1, 4], down=[0, 1, 1], patch=4)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        ConvConfig(),
+        small(),
+        small(mult=[2, 1, 4], down=[0, 1, 1], patch=4),
+        small(mult=[2, 1, 4], blocks=3, attention=2),
+    ],
+)
 def test_the_decoder_mirrors_the_encoder(config: ConvConfig) -> None:
     def stages(network, resizing):
         for layer in network:
             if isinstance(layer, ResidualBlock):
                 yield layer.conv1.in_channels, layer.conv2.out_channels
+            elif isinstance(layer, MapAttention):
+                attending.append(layer.out.out_channels)
             elif isinstance(layer, resizing):
                 yield layer.conv.in_channels, layer.conv.out_channels
 
+    attending: list[int] = []
     forth = list(stages(Encoder(config, 3, 6), Downsample))
     back = list(stages(Decoder(config, 6, 3), Upsample))
-    assert len(forth) == len(config.mult) + sum(config.down)
+    assert len(forth) == config.blocks * len(config.mult) + sum(config.down)
+    assert len(attending) == 2 * config.blocks * config.attention
     assert back == [(channels_out, channels_in) for channels_in, channels_out in reversed(forth)]
+
+
+def test_the_last_stages_attend() -> None:
+    """Each of their residual blocks is followed by attention, on maps of the stage's own size."""
+    config = small(blocks=2, attention=2)
+    sides = []
+    for network, x in ((Encoder(config, 3, 6), torch.rand(1, 3, 32, 32)), (Decoder(config, 6, 3), torch.rand(1, 6, 8, 8))):
+        before = None
+        for layer in network:
+            x = layer(x)
+            if isinstance(layer, MapAttention):
+                assert isinstance(before, ResidualBlock)
+                sides.append(x.shape[-1])
+            before = layer
+    assert sides == 4 * [16] + 4 * [16]
+
+
+def test_attention_against_a_loop() -> None:
+    torch.manual_seed(0)
+    attention, x = MapAttention(8, groups=4).requires_grad_(False), torch.randn(2, 8, 3, 5)
+    query, key, value = attention.query_key_value(attention.norm(x)).flatten(2).chunk(3, dim=1)
+    for b in range(2):
+        for place in range(15):
+            weights = (query[b, :, place] @ key[b] / 8**0.5).softmax(dim=0)
+            seen = attention.out.weight[:, :, 0, 0] @ (value[b] @ weights) + attention.out.bias
+            expected = x.flatten(2)[b, :, place] + seen
+            torch.testing.assert_close(attention(x).flatten(2)[b, :, place], expected)
 
 
 def test_a_patch_is_decoded_from_its_own_place() -> None:
@@ -63,6 +102,11 @@ def test_misfits_are_refused() -> None:
         small(down=[1, 1]).output_size(64)
     with pytest.raises(BadInput, match="base=6 .* groups=4"):
         small(base=6).output_size(64)
+    with pytest.raises(BadInput, match="blocks=0"):
+        small(blocks=0).output_size(64)
+    for attention in (-1, 4):
+        with pytest.raises(BadInput, match=f"attention={attention} was given for 3 stages"):
+            small(attention=attention).output_size(64)
     with pytest.raises(BadInput, match="image size 2 is not divisible by 4"):
         small().output_size(2)
     with pytest.raises(BadInput, match="image size 0 is not divisible by 4"):

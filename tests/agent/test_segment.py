@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from agent.segment import masked_mean
+from agent.segment import masked_mean, real_frames
 
 from .conftest import random_segment
 
@@ -18,6 +18,12 @@ def test_what_is_masked_may_be_anything() -> None:
     mean = masked_mean(x, torch.tensor([True, False, False, True]))
     mean.backward()
     assert mean == 2.5 and x.grad.tolist() == [0.5, 0, 0, 0.5]
+
+
+def test_the_frame_after_the_last_step_is_real() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    expected = [[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]]
+    assert real_frames(mask).int().tolist() == expected
 
 
 def test_a_segment_is_cut_in_time_as_one() -> None:

@@ -68,6 +68,46 @@ def test_the_cache(transformer: CausalTransformer) -> None:
     assert cache.shape == (2, 2, 5, 4, POSITIONS, WIDTH // 4) and not cache.requires_grad
 
 
+def test_dropout_in_training_only() -> None:
+    """In evaluation mode, and then with a cache too, it is as if there were none."""
+    torch.manual_seed(0)
+    config = TransformerConfig(layers=2, heads=4, width=WIDTH, dropout=0.5)
+    transformer = CausalTransformer(config, POSITIONS).requires_grad_(False)
+    plain = CausalTransformer(TransformerConfig(layers=2, heads=4, width=WIDTH), POSITIONS).requires_grad_(False)
+    plain.load_state_dict(transformer.state_dict())
+    x = torch.randn(2, POSITIONS, WIDTH)
+    a, b = transformer(x), transformer(x)
+    assert not torch.allclose(a, b) and torch.equal(transformer.eval()(x), plain.train()(x))
+    cache = transformer.empty_cache(2)
+    torch.testing.assert_close(transformer(x, cache, transformer.places(0, POSITIONS)), plain(x)[:, -1], rtol=1e-5, atol=1e-5)
+
+
+def test_each_dropout_is_felt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the inputs, and a layer's three: of the attention's weights and behind attention and perceptron."""
+    torch.manual_seed(0)
+    transformer = CausalTransformer(TransformerConfig(layers=2, heads=4, width=WIDTH, dropout=0.3), POSITIONS)
+    attend, dropped = torch.nn.functional.scaled_dot_product_attention, []
+
+    def attention(*arguments, dropout_p, **options):
+        dropped.append(dropout_p)
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: dropped.append(self.p) or x)
+    transformer(torch.randn(2, POSITIONS, WIDTH))
+    assert dropped == [0.3] * (1 + 2 * 3)
+    transformer.eval()
+    dropped.clear()
+    transformer(torch.randn(2, POSITIONS, WIDTH))
+    assert dropped[1::3] == [0.0, 0.0]
+
+
+def test_misfits_are_refused() -> None:
+    for dropout in (-0.1, 1.0):
+        with pytest.raises(BadInput, match=f"dropout={dropout}"):
+            CausalTransformer(TransformerConfig(layers=1, heads=2, width=16, dropout=dropout), 4)
+
+
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(BadInput, match="width=16 .* heads=3"):
         CausalTransformer(TransformerConfig(layers=1, heads=3, width=16), 4)

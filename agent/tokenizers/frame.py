@@ -1,0 +1,128 @@
+"""The per-frame VQ-VAE: frame <-> K tokens (IRIS, section 2.1 and appendix A; DART, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels
+from agent.quantizers import CosineQuantizer, QuantizerConfig, QuantizerOutput, float32
+from agent.segment import Segment, masked_mean, real_frames
+from envs.spaces import Spaces
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+"""Reconstructions and frames, [N, C, H, W] float near 0..1 -> how unlike they look, [N], weight included."""
+
+
+def four_halvings() -> ConvConfig:
+    """64×64 -> 4×4, with attention at 16×16 and 8×8."""
+    return ConvConfig(base=64, mult=[1, 1, 1, 1], down=[1, 1, 1, 1], blocks=2, attention=2)
+
+
+@dataclass
+class FrameTokenizerConfig:
+    """conv: of the encoder and the decoder; each place of the encoder's map is one token
+    l1:     weight of the reconstruction term
+    """
+
+    conv: ConvConfig = field(default_factory=four_halvings)
+    quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(size=512, dim=512, commitment=1.0))
+    l1: float = 1.0
+
+
+class VectorQuantizer(CosineQuantizer):
+    """Nearest code by distance; the codes learn by gradient (van den Oord et al. 2017, equations 1 and 3)."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        codebook = self.codebook
+        del self.codebook
+        self.codebook = nn.Parameter(codebook)
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        with float32(z):
+            z = z.float()
+            tokens = self.nearest(z)
+            codes = self.lookup(tokens)
+            commitment = F.mse_loss(codes, z.detach()) + self.config.commitment * F.mse_loss(z, codes.detach())
+            vectors = z + (codes - z).detach()
+            if self.training:
+                self._count(tokens.flatten())
+        return QuantizerOutput(vectors, tokens, commitment)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        with float32(z):
+            # |z − e|² without |z|², which is the same for every code.
+            return (self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T).argmin(dim=-1)
+
+    @torch.no_grad()
+    def _count(self, tokens: Tensor) -> None:
+        """Moves the average use. tokens: [N]"""
+        assigned = tokens[:, None] == torch.arange(self.config.size, device=tokens.device)
+        self.usage.lerp_(assigned.float().mean(dim=0), 1 - self.config.usage_decay)
+
+
+class FrameTokenizer(nn.Module):
+    """Codes each frame on its own."""
+
+    def __init__(self, config: FrameTokenizerConfig, spaces: Spaces) -> None:
+        super().__init__()
+        self.config = config
+        conv = config.conv.fitted(spaces.size)
+        self.map_size = conv.output_size(spaces.size)
+        self.tokens = self.map_size**2  # a frame, K
+        self.encoder = Encoder(conv, channels=spaces.channels, latent=config.quantizer.dim)
+        self.quantizer = VectorQuantizer(config.quantizer)
+        self.decoder = Decoder(conv, latent=config.quantizer.dim, channels=spaces.channels)
+
+    def encode_vectors(self, frames: Tensor) -> Tensor:
+        """frames: [N, C, H, W] uint8 -> what is quantised, [N, K, dim], the map's rows one after another."""
+        return rearrange(self.encoder(pixels(frames)), "n d h w -> n (h w) d")
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """frames: [N, C, H, W] uint8 -> tokens [N, K] int64."""
+        return self.quantizer.nearest(self.encode_vectors(frames))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens: [..., K] int64 -> their codes, [..., K, dim]: what the decoder sees, and a policy that needs no frames."""
+        return self.quantizer.lookup(tokens)
+
+    def reconstruct(self, vectors: Tensor) -> Tensor:
+        """The decoder as it is trained. vectors: [N, K, dim] -> [N, C, H, W] float, near 0..1."""
+        return self.decoder(rearrange(vectors, "n (h w) d -> n d h w", h=self.map_size))
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """tokens: [N, K] int64 -> frames [N, C, H, W] uint8."""
+        return self.reconstruct(self.embed(tokens)).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+    def loss(self, segment: Segment, perceptual: Perceptual | None = None) -> dict[str, Tensor]:
+        """The terms of the loss over the segment's real frames, weights included, and their sum as "loss".
+
+        The commitment term, the codes' own with it, is over all frames, padded ones too.
+
+        perceptual: a term besides, as published that of a pretrained network (Johnson et al. 2016); here there is
+                    none by default, as no such network comes with the package
+        """
+        frames, real = segment.frames.flatten(0, 1), real_frames(segment.mask).flatten()
+        quantized = self.quantizer(self.encode_vectors(frames))
+        reconstruction, seen = self.reconstruct(quantized.vectors).float(), pixels(frames)
+        absolute = (reconstruction - seen).abs().flatten(1).mean(dim=1)
+        losses = {
+            "reconstruction_l1": self.config.l1 * masked_mean(absolute, real),
+            "commitment": quantized.commitment,
+        }
+        if perceptual is not None:
+            losses["perceptual"] = masked_mean(perceptual(reconstruction, seen), real)
+        return {"loss": sum(losses.values()), **losses}
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What to watch besides the losses."""
+        return {
+            "codebook_entropy_bits": self.quantizer.usage_entropy(),
+            "codes_in_use": self.quantizer.codes_in_use(),
+        }
