@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels
-from agent.quantizers import CosineQuantizer, QuantizerConfig, QuantizerOutput, float32
+from agent.quantizers import QuantizerConfig, make_quantizer
 from agent.segment import Segment, masked_mean, real_frames
 from envs.spaces import Spaces
 
@@ -24,6 +23,11 @@ def four_halvings() -> ConvConfig:
     return ConvConfig(base=64, mult=[1, 1, 1, 1], down=[1, 1, 1, 1], blocks=2, attention=2)
 
 
+def published_codes() -> QuantizerConfig:
+    """Codes that learn by gradient, and a commitment term of the same weight."""
+    return QuantizerConfig(kind="vq", size=512, dim=512, commitment=1.0)
+
+
 @dataclass
 class FrameTokenizerConfig:
     """conv: of the encoder and the decoder; each place of the encoder's map is one token
@@ -31,40 +35,8 @@ class FrameTokenizerConfig:
     """
 
     conv: ConvConfig = field(default_factory=four_halvings)
-    quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(size=512, dim=512, commitment=1.0))
+    quantizer: QuantizerConfig = field(default_factory=published_codes)
     l1: float = 1.0
-
-
-class VectorQuantizer(CosineQuantizer):
-    """Nearest code by distance; the codes learn by gradient (van den Oord et al. 2017, equations 1 and 3)."""
-
-    def __init__(self, config: QuantizerConfig) -> None:
-        super().__init__(config)
-        codebook = self.codebook
-        del self.codebook
-        self.codebook = nn.Parameter(codebook)
-
-    def forward(self, z: Tensor) -> QuantizerOutput:
-        with float32(z):
-            z = z.float()
-            tokens = self.nearest(z)
-            codes = self.lookup(tokens)
-            commitment = F.mse_loss(codes, z.detach()) + self.config.commitment * F.mse_loss(z, codes.detach())
-            vectors = z + (codes - z).detach()
-            if self.training:
-                self._count(tokens.flatten())
-        return QuantizerOutput(vectors, tokens, commitment)
-
-    def nearest(self, z: Tensor) -> Tensor:
-        with float32(z):
-            # |z − e|² without |z|², which is the same for every code.
-            return (self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T).argmin(dim=-1)
-
-    @torch.no_grad()
-    def _count(self, tokens: Tensor) -> None:
-        """Moves the average use. tokens: [N]"""
-        assigned = tokens[:, None] == torch.arange(self.config.size, device=tokens.device)
-        self.usage.lerp_(assigned.float().mean(dim=0), 1 - self.config.usage_decay)
 
 
 class FrameTokenizer(nn.Module):
@@ -76,9 +48,9 @@ class FrameTokenizer(nn.Module):
         conv = config.conv.fitted(spaces.size)
         self.map_size = conv.output_size(spaces.size)
         self.tokens = self.map_size**2  # a frame, K
-        self.encoder = Encoder(conv, channels=spaces.channels, latent=config.quantizer.dim)
-        self.quantizer = VectorQuantizer(config.quantizer)
-        self.decoder = Decoder(conv, latent=config.quantizer.dim, channels=spaces.channels)
+        self.encoder = Encoder(conv, channels=spaces.channels, latent=config.quantizer.vector_dim)
+        self.quantizer = make_quantizer(config.quantizer)
+        self.decoder = Decoder(conv, latent=config.quantizer.vector_dim, channels=spaces.channels)
 
     def encode_vectors(self, frames: Tensor) -> Tensor:
         """frames: [N, C, H, W] uint8 -> what is quantised, [N, K, dim], the map's rows one after another."""

@@ -28,7 +28,7 @@ def small_conv(**changes) -> ConvConfig:
 
 
 def small_config(**changes) -> FrameTokenizerConfig:
-    return replace(FrameTokenizerConfig(small_conv(), QuantizerConfig(size=16, dim=8, commitment=1.0)), **changes)
+    return replace(FrameTokenizerConfig(small_conv(), QuantizerConfig("vq", size=16, dim=8, commitment=1.0)), **changes)
 
 
 def make(spaces: Spaces = SPACES, **changes) -> FrameTokenizer:
@@ -92,6 +92,17 @@ def test_a_token_is_the_nearest_code_of_its_place() -> None:
     assert torch.equal(tokenizer.embed(tokens.unsqueeze(1)), codes.unsqueeze(1))
     plain = tokenizer.decoder(codes.view(3, 2, 2, 8).permute(0, 3, 1, 2)).clamp(0, 1)
     assert (tokenizer.decode(tokens) / 255 - plain).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["cosine_ema", "vq_ema", "fsq"])
+def test_codes_of_other_kinds(kind: str) -> None:
+    config = small_config(quantizer=QuantizerConfig(kind) if kind == "fsq" else QuantizerConfig(kind, size=16, dim=8))
+    tokenizer, segment = FrameTokenizer(config, SPACES), random_segment(2, 3)
+    assert tokenizer.loss(segment)["loss"].isfinite()
+    tokens = tokenizer.eval().encode(segment.frames[:, 0])
+    assert tokens.shape == (2, 4) and tokens.max() < config.quantizer.num_codes
+    assert tokenizer.embed(tokens).shape == (2, 4, config.quantizer.vector_dim)
+    assert tokenizer.decode(tokens).shape == (2, 3, 16, 16)
 
 
 def test_decoded_frames_do_not_wrap_around() -> None:
