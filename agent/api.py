@@ -18,6 +18,7 @@ from agent import evaluation, run
 from agent.checks import check_values, pick_device
 from agent.cli import CONFIGS, completed, explain, typed
 from agent.config import TrainConfig
+from agent.saved import load_agent
 from envs.errors import BadInput
 
 
@@ -61,7 +62,7 @@ def evaluate(path: str | Path, random: bool = False, device: str = "auto", **cha
 
     Raises BadInput if there is no agent, its files are not as they were written, or its environment is not registered.
     """
-    agent, trained, _ = run.load_agent(path, pick_device(device))
+    agent, trained, _ = load_agent(path, pick_device(device))
     settings = replace(trained.final_evaluation, **changes)
     check_values(settings, prefix="evaluation.")
     return evaluation.evaluate(agent, trained.env, settings, random=random)

@@ -14,7 +14,7 @@ from agent import starts as starting
 from agent.agent import Agent
 from agent.checks import pick_device
 from agent.execution import Execution, autocast, captured, choose_execution, compiled, has_bf16
-from agent.run import load_networks
+from agent.saved import load_networks
 from agent.segment import Segment
 from agent.starts import Starts
 from agent.world_models.staggered import StaggeredWorld

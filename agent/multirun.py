@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from agent import checkpoint
 from agent.checks import flatten
 from agent.config import TrainConfig
-from agent.run import MAY_CHANGE, claim, clear, config_from_state, train
+from agent.run import claim, clear, train
+from agent.saved import MAY_CHANGE, config_from_state
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 

@@ -46,6 +46,12 @@ def total_updates(config: TrainConfig, part: str, epoch: int = 0) -> int:
     return sum(map(schedule_of(config, part).updates_in, range(epoch, config.epochs)))
 
 
+def steps_to_collect(config: TrainConfig) -> int:
+    """By the whole run, its first random steps among them."""
+    epochs = min(config.epochs, config.collect.epochs)
+    return config.collect.first_steps + config.collect.steps * (epochs - 1)
+
+
 def make_learner(agent: Agent, config: TrainConfig, part: str, execution: Execution = Execution()) -> Learner:  # noqa: B008
     """The learner of `part`."""
     before_step = agent.update_target if part == "policy" else None

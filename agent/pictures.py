@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.errors import BadInput
+from envs.images import is_picture
 
 FORMATS = (".mp4", ".gif")
 
@@ -54,7 +55,7 @@ def to_rgb(frames: np.ndarray) -> np.ndarray:
 def shown(env: gymnasium.Env, observation: np.ndarray) -> np.ndarray:
     """What an environment renders, if it is a picture for people, or else the observation [H, W, C]. -> [h, w, 3] uint8"""
     picture = None if env.render_mode is None else env.render()
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == picture.shape[-1] == 3:
+    if is_picture(picture):
         return picture
     return to_rgb(observation)
 

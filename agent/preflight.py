@@ -6,6 +6,7 @@ import numpy as np
 
 from agent.config import TrainConfig
 from agent.nets.heads import TwoHot
+from agent.parts import steps_to_collect
 from agent.pictures import strip, to_rgb
 from agent.replay import Replay
 from agent.run import sketch_agent
@@ -15,12 +16,6 @@ from envs.spaces import Spaces
 
 SHEET_ROWS, SHEET_COLUMNS = 4, 6
 SHOWN = 128  # pixels, about a frame's side on the sheet
-
-
-def steps_to_collect(config: TrainConfig) -> int:
-    """By the whole experiment, its first random steps among them."""
-    epochs = min(config.epochs, config.collect.epochs)
-    return config.collect.first_steps + config.collect.steps * (epochs - 1)
 
 
 def page(config: TrainConfig, trial: Trial, spaces: Spaces) -> list[tuple[str, str]]:

@@ -24,6 +24,11 @@ def is_image(space: Space) -> bool:
     return min(height, width) >= LEAST and (isinstance(space, MultiBinary) or _is_bounded(space))
 
 
+def is_picture(rendered: object) -> bool:
+    """Whether what an environment's `render()` gave is a picture for people, [h, w, 3] uint8"""
+    return isinstance(rendered, np.ndarray) and rendered.dtype == np.uint8 and rendered.ndim == rendered.shape[-1] == 3
+
+
 def short(space: Space) -> str:
     """A space in a few words; a Box's own text lists its bounds element by element."""
     if isinstance(space, Box) and space.low.size:

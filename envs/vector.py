@@ -20,6 +20,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from envs.actions import BINS, ChooseActions
 from envs.errors import BadInput
+from envs.images import is_picture
 from envs.observations import Frames, check_can_render, find_image
 from envs.wrappers import SeededEpisodes
 
@@ -172,7 +173,7 @@ def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
     with suppress(Exception):  # whatever a stranger's render() raises
         rendered.env.reset(seed=0)  # not one of the episodes
         picture = rendered.render()
-        if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == picture.shape[-1] == 3:
+        if is_picture(picture):
             env.close()
             return rendered
     rendered.close()

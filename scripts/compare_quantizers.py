@@ -26,7 +26,7 @@ from agent.learner import Averages
 from agent.nets.conv import pixels
 from agent.parts import make_learner, schedule_of, synchronize, window
 from agent.progress import progress
-from agent.quantizers import QuantizerConfig
+from agent.quantizers.quantizer import QuantizerConfig
 from agent.replay import Replay
 from agent.run import sketch_agent, spaces_of
 from agent.segment import Segment

@@ -10,7 +10,8 @@ from agent.evaluation import evaluate
 from agent.previews import write_best_and_median
 from agent.progress import progress
 from agent.results import describe_evaluation, result_path, write_result
-from agent.run import changed_environment, check_spaces, load_agent, named_environment
+from agent.run import spaces_of
+from agent.saved import changed_environment, check_spaces, load_agent, named_environment
 from envs.errors import BadInput
 from envs.vector import EnvConfig
 
@@ -53,7 +54,7 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
             "as output=<file.json>."
         )
     trained = replace(trained, env=env)
-    check_spaces(agent.spaces, env.for_evaluation(), 0)
+    check_spaces(agent.spaces, spaces_of(env.for_evaluation(), 0), env.name)
     given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel")}
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     policy = "random" if config.random else "agent"

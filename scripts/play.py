@@ -18,7 +18,7 @@ from agent.config import TrainConfig
 from agent.pictures import FORMATS, write_video
 from agent.play import Both, Choose, DreamAlone, Moment, Reality, Stage, by_agent, draw, play
 from agent.progress import progress
-from agent.run import changed_environment, check_group, check_spaces, load_agent, named_environment
+from agent.saved import changed_environment, check_group, check_spaces, load_agent, named_environment
 from agent.window import Window
 from envs.errors import BadInput
 from envs.keys import KeyMap, action_names, key_map
@@ -70,13 +70,14 @@ def main(config: PlayConfig, overrides: list[str]) -> None:
         agent, trained, _ = load_agent(config.run, pick_device(config.device), named_environment(overrides))
         check_environment(config.env, trained.env, overrides)
         settings, env_config = trained.final_evaluation, trained.env.for_evaluation()
-        check_spaces(agent.spaces, env_config, config.seed)
     if config.temperature is not None:
         settings = replace(settings, temperature=config.temperature)
 
     torch.manual_seed(config.seed)
     env = (make_rendered if config.where == "real" else make_single)(env_config, config.seed)
     try:
+        if agent is not None:
+            check_spaces(agent.spaces, Spaces.of(env), env_config.name)
         stage, label = make_stage(config, env, agent), env.get_wrapper_attr("label")
         fps = config.fps or env.metadata.get("render_fps") or FPS
         if config.video:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.cli import CONFIGS, free_key
+from agent.cli import CONFIGS
 from agent.multirun import name_of
 from envs.vector import EnvConfig
 from tests.tiny import experiment
@@ -14,7 +14,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml
 def test_any_environment_in_any_experiment(name: str):
     """Nothing of the experiment's own environment is left behind."""
     overrides = ["env=gym", "env.id=CartPole-v1", "env.kwargs.sutton_barto_reward=true"]
-    assert experiment(name, *map(free_key, overrides)).env == EnvConfig(
+    assert experiment(name, *overrides).env == EnvConfig(
         id="CartPole-v1", kwargs={"sutton_barto_reward": True}
     )
 

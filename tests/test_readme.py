@@ -8,7 +8,6 @@ import pytest
 from gymnasium.envs.registration import registry
 
 from agent.api import configure
-from agent.cli import free_key
 from agent.run import sketch_agent, spaces_of
 from envs.catch import CatchEnv
 from tests.tiny import TINY, experiment
@@ -37,7 +36,7 @@ def test_other_environments(command: str, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     arguments = {key: value for key, _, value in (word.partition("=") for word in shlex.split(command, comments=True))}
     name = arguments.pop("experiment", "tiny")
-    config = experiment(name, *(free_key(f"{key}={value}") for key, value in arguments.items()))
+    config = experiment(name, *(f"{key}={value}" for key, value in arguments.items()))
     module = config.env.id.rpartition(":")[0].partition(".")[0]
     if module not in ("", "my_module"):
         pytest.importorskip(module)

@@ -1,10 +1,8 @@
 """A run of seconds: every part of the loop on Catch, as small as it gets."""
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from agent.cli import CONFIGS, typed
+from agent.api import configure
 from agent.config import TrainConfig
 
 TINY = (
@@ -40,6 +38,4 @@ def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:
 
 def experiment(name: str, *overrides: str) -> TrainConfig:
     """An experiment of configs/, as the command composes it."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        return typed(compose("train", [f"experiment={name}", *overrides]), TrainConfig)
+    return configure(f"experiment={name}", *overrides)

@@ -91,6 +91,11 @@ def pixels(frames: Tensor) -> Tensor:
     return torch.div(frames, 255)  # one pass: true division makes float32 of integers
 
 
+def to_frames(decoded: Tensor) -> Tensor:
+    """The way back from `pixels`, of what a decoder says: clamped and rounded. [..., C, H, W] float -> uint8"""
+    return decoded.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, 3×3 convolution, twice, plus a skip. [B, C_in, H, W] -> [B, C_out, H, W]."""
 

@@ -9,9 +9,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from agent.nets.actions import ActionEmbedding
-from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, token_grid
+from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames, token_grid
 from agent.nets.initialization import initialize_like_gpt
-from agent.quantizers import QuantizerConfig, make_quantizer
+from agent.quantizers.make import make_quantizer
+from agent.quantizers.quantizer import QuantizerConfig
 from agent.segment import Segment, masked_mean
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -112,8 +113,7 @@ class DeltaTokenizer(nn.Module):
 
     def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
         """frames: [N, C, H, W] uint8, or their `pixels`; actions: [N, F]; tokens: [N, K] -> next frames, uint8."""
-        next_frames = self.reconstruct(frames, actions, self.embed(tokens))
-        return next_frames.clamp(0, 1).mul(255).round().to(torch.uint8)
+        return to_frames(self.reconstruct(frames, actions, self.embed(tokens)))
 
     def loss(self, segment: Segment) -> dict[str, Tensor]:
         """The terms of the loss over the segment's real transitions, weights included, and their sum as "loss".
@@ -138,7 +138,4 @@ class DeltaTokenizer(nn.Module):
 
     def diagnostics(self) -> dict[str, Tensor]:
         """What to watch besides the losses."""
-        return {
-            "codebook_entropy_bits": self.quantizer.usage_entropy(),
-            "codes_in_use": self.quantizer.codes_in_use(),
-        }
+        return self.quantizer.diagnostics()

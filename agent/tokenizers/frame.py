@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels
-from agent.quantizers import QuantizerConfig, make_quantizer
+from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames
+from agent.quantizers.make import make_quantizer
+from agent.quantizers.quantizer import QuantizerConfig
 from agent.segment import Segment, masked_mean, real_frames
 from envs.spaces import Spaces
 
@@ -70,7 +70,7 @@ class FrameTokenizer(nn.Module):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """tokens: [N, K] int64 -> frames [N, C, H, W] uint8."""
-        return self.reconstruct(self.embed(tokens)).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return to_frames(self.reconstruct(self.embed(tokens)))
 
     def loss(self, segment: Segment, perceptual: Perceptual | None = None) -> dict[str, Tensor]:
         """The terms of the loss over the segment's real frames, weights included, and their sum as "loss".
@@ -94,7 +94,4 @@ class FrameTokenizer(nn.Module):
 
     def diagnostics(self) -> dict[str, Tensor]:
         """What to watch besides the losses."""
-        return {
-            "codebook_entropy_bits": self.quantizer.usage_entropy(),
-            "codes_in_use": self.quantizer.codes_in_use(),
-        }
+        return self.quantizer.diagnostics()

@@ -12,56 +12,34 @@ from torch import Tensor, nn
 
 from agent.nets.actions import ActionEmbedding
 from agent.nets.conv import ConvConfig, Encoder, pixels
-from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
+from agent.nets.heads import Select, gumbel_max
 from agent.nets.initialization import initialize_like_gpt
 from agent.nets.repeated import repeated
-from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places, TransformerConfig
-from agent.segment import Segment, masked_mean
+from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places
+from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizer
+from agent.world_models.tokens import DynamicsOutput, TokenDynamics, TokenDynamicsConfig, TokenWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
 
 @dataclass
-class DeltaDynamicsConfig:
-    """conv: of the frame encoder that makes the I-token
-    context: steps that the transformer sees
-    reward:  "two_hot" (of symlog) or "sign" (three classes)
-    tokens_weight, reward_weight, end_weight: of the loss terms
-    """
+class DeltaDynamicsConfig(TokenDynamicsConfig):
+    """conv: of the frame encoder that makes the I-token"""
 
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    context: int = 21
-    reward: str = "two_hot"
-    tokens_weight: float = 1.0
-    reward_weight: float = 1.0
-    end_weight: float = 1.0
 
 
-class DynamicsOutput(NamedTuple):
-    """tokens: [B, S, K, codebook] logits of the Δ-tokens of each step
-    reward:    [B, T, reward size] logits
-    end:       [B, T, 2] logits: goes on, ends
-    """
-
-    tokens: Tensor
-    reward: Tensor
-    end: Tensor
-
-
-class DeltaDynamics(nn.Module):
+class DeltaDynamics(TokenDynamics):
     """A causal transformer over [I-token, action, Δ1 … ΔK] a step.
 
     Δ1 is predicted at the action, Δ2 at Δ1, and so on; reward and end at the action.
     """
 
     def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, codebook_size: int, tokens: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.tokens = tokens
         self.positions_per_step = 2 + tokens
-        self.reward_code = scalar_code(config.reward, REWARD_CODES)
         width = config.transformer.width
         conv = config.conv.fitted(spaces.size)
         cells = conv.output_size(spaces.size) ** 2
@@ -76,9 +54,7 @@ class DeltaDynamics(nn.Module):
         self.action_embedding = ActionEmbedding(spaces.actions, width)
         self.token_embedding = nn.Embedding(codebook_size, width)
         self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
-        self.token_head = mlp_head(width, codebook_size)
-        self.reward_head = mlp_head(width, self.reward_code.size)
-        self.end_head = mlp_head(width, 2)
+        self.add_heads(codebook_size)
         self.apply(initialize_like_gpt)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
@@ -110,26 +86,8 @@ class DeltaDynamics(nn.Module):
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss over real steps, weights included, their sum as "loss", and "token_accuracy".
-
-        tokens: [B, T-1, K], from the tokenizer in evaluation mode, without gradient
-        """
-        c = self.config
-        output = self(segment.frames, segment.actions, tokens)
-        predicted = output.tokens.float()
-        token_error = F.cross_entropy(predicted.flatten(0, 2), tokens.flatten(), reduction="none").view_as(tokens)
-        real = segment.mask[:, :-1, None].expand_as(tokens)
-        end_error = F.cross_entropy(
-            output.end.float().flatten(0, 1), segment.terminated.long().flatten(), reduction="none"
-        ).view_as(segment.mask)
-        reward_error = self.reward_code.loss(output.reward, segment.rewards)
-        losses = {
-            "tokens": c.tokens_weight * masked_mean(token_error, real),
-            "reward": c.reward_weight * masked_mean(reward_error, segment.mask),
-            "end": c.end_weight * masked_mean(end_error, segment.mask),
-        }
-        correct = (predicted.argmax(dim=-1) == tokens).float()
-        return {"loss": sum(losses.values()), **losses, "token_accuracy": masked_mean(correct, real)}
+        """As `prediction_loss`. tokens: [B, T-1, K], from the tokenizer in evaluation mode, without gradient"""
+        return self.prediction_loss(self(segment.frames, segment.actions, tokens), segment, tokens)
 
 
 class Imagined(NamedTuple):
@@ -137,7 +95,7 @@ class Imagined(NamedTuple):
 
     frames:  [B, C, H, W] uint8, the next observation
     tokens:  [B, K] int64, the change that led to it
-    outlook: [B, width] from which `DeltaWorld.outcome` reads reward and end
+    outlook: [B, width] from which `TokenWorld.outcome` reads reward and end
     """
 
     frames: Tensor
@@ -162,21 +120,13 @@ class WorldState(NamedTuple):
     position: int
 
 
-class DeltaWorld:
-    """A tokenizer and a dynamics as one world to imagine in."""
-
-    def __init__(self, tokenizer: DeltaTokenizer, dynamics: DeltaDynamics) -> None:
-        self.tokenizer = tokenizer
-        self.dynamics = dynamics
+class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics]):
+    """The Δ-autoencoder and its dynamics."""
 
     def start(self, segment: Segment) -> WorldState:
         """The state at the segment's last frame, having seen its frames and, but for the last, its actions."""
         batch, steps = segment.mask.shape
-        if steps > self.dynamics.config.context:
-            raise BadInput(
-                f"{steps} past frames were given to a world model with a context of "
-                f"{self.dynamics.config.context} steps; give fewer, or train one with a longer context."
-            )
+        self.check_past(steps)
         transformer = self.dynamics.transformer
         cache, position = transformer.empty_cache(batch), 0
         pending = transformer.positions.weight.new_zeros(batch, 0, transformer.config.width)
@@ -221,16 +171,3 @@ class DeltaWorld:
         return Imagined(self.tokenizer.decode(frames, actions, chosen), chosen, outlook), inputs
 
     _imagine_again = repeated(imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
-
-    def outcome(self, outlook: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
-        """What comes of actions besides frames; all steps of a rollout at once, as nothing in it depends on them.
-
-        outlook: [..., width] -> rewards [...] float32, ends [...] bool
-        """
-        dynamics = self.dynamics
-        rewards = dynamics.reward_code.sample(dynamics.reward_head(outlook), select)
-        return rewards, select(dynamics.end_head(outlook)).bool()
-
-    def end_probability(self, outlook: Tensor) -> Tensor:
-        """That by which `outcome` samples the end. outlook: [..., width] -> [...] float32."""
-        return self.dynamics.end_head(outlook).float().softmax(dim=-1)[..., 1]

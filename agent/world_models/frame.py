@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.nets.actions import ActionEmbedding
-from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
+from agent.nets.heads import Select, gumbel_max
 from agent.nets.initialization import initialize_like_gpt
 from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places, TransformerConfig
-from agent.segment import Segment, masked_mean
+from agent.segment import Segment
 from agent.tokenizers.frame import FrameTokenizer
+from agent.world_models.tokens import DynamicsOutput, TokenDynamics, TokenDynamicsConfig, TokenWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -27,55 +27,34 @@ def published_transformer() -> TransformerConfig:
 
 
 @dataclass
-class FrameDynamicsConfig:
-    """context: frames that the transformer sees
-    reward:  "two_hot" (of symlog) or "sign" (three classes)
-    tokens_weight, reward_weight, end_weight: of the loss terms
-    """
+class FrameDynamicsConfig(TokenDynamicsConfig):
+    """context: in frames"""
 
     transformer: TransformerConfig = field(default_factory=published_transformer)
     context: int = 20
     reward: str = "sign"
-    tokens_weight: float = 1.0
-    reward_weight: float = 1.0
-    end_weight: float = 1.0
 
 
-class DynamicsOutput(NamedTuple):
-    """tokens: [B, T - 1, K, codebook] logits of the tokens of the second frame and those after it
-    reward:    [B, T, reward size] logits
-    end:       [B, T, 2] logits: goes on, ends
-    """
-
-    tokens: Tensor
-    reward: Tensor
-    end: Tensor
-
-
-class FrameDynamics(nn.Module):
+class FrameDynamics(TokenDynamics):
     """A causal transformer over [z1 … zK, action] a step.
 
     The next frame's z1 is predicted at the action, its z2 at its z1, and so on; reward and end at the action.
     """
 
     def __init__(self, config: FrameDynamicsConfig, spaces: Spaces, codebook_size: int, tokens: int) -> None:
-        super().__init__()
+        super().__init__(config)
         if config.context < 2:
             raise BadInput(
                 f"agent.dynamics.context={config.context} was given; a frame is predicted from the one before it, so choose at "
                 "least 2."
             )
-        self.config = config
         self.tokens = tokens
         self.positions_per_step = tokens + 1
-        self.reward_code = scalar_code(config.reward, REWARD_CODES)
         width = config.transformer.width
         self.token_embedding = nn.Embedding(codebook_size, width)
         self.action_embedding = ActionEmbedding(spaces.actions, width)
         self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
-        self.token_head = mlp_head(width, codebook_size)
-        self.reward_head = mlp_head(width, self.reward_code.size)
-        self.end_head = mlp_head(width, 2)
+        self.add_heads(codebook_size)
         self.apply(initialize_like_gpt)
 
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
@@ -91,28 +70,8 @@ class FrameDynamics(nn.Module):
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss over real steps, weights included, their sum as "loss", and "token_accuracy".
-
-        tokens: [B, T, K] of all frames, from the tokenizer in evaluation mode, without gradient
-        """
-        c = self.config
-        output, following = self(tokens, segment.actions), tokens[:, 1:]
-        predicted = output.tokens.float()
-        token_error = F.cross_entropy(
-            predicted.flatten(0, 2), following.flatten(), reduction="none"
-        ).view_as(following)
-        real = segment.mask[:, :-1, None].expand_as(following)  # a real step leads to a real frame
-        end_error = F.cross_entropy(
-            output.end.float().flatten(0, 1), segment.terminated.long().flatten(), reduction="none"
-        ).view_as(segment.mask)
-        reward_error = self.reward_code.loss(output.reward, segment.rewards)
-        losses = {
-            "tokens": c.tokens_weight * masked_mean(token_error, real),
-            "reward": c.reward_weight * masked_mean(reward_error, segment.mask),
-            "end": c.end_weight * masked_mean(end_error, segment.mask),
-        }
-        correct = (predicted.argmax(dim=-1) == following).float()
-        return {"loss": sum(losses.values()), **losses, "token_accuracy": masked_mean(correct, real)}
+        """As `prediction_loss`. tokens: [B, T, K] of all frames, from the tokenizer in evaluation mode, without gradient"""
+        return self.prediction_loss(self(tokens, segment.actions), segment, tokens[:, 1:])
 
 
 @repeated
@@ -132,7 +91,7 @@ class Imagined(NamedTuple):
 
     tokens:     [B, K] int64, of the next frame
     embeddings: [B, K, dim] their codes
-    outlook:    [B, width] from which `FrameWorld.outcome` reads reward and end
+    outlook:    [B, width] from which `TokenWorld.outcome` reads reward and end
     """
 
     tokens: Tensor
@@ -156,21 +115,15 @@ class WorldState(NamedTuple):
     position: int
 
 
-class FrameWorld:
-    """A per-frame tokenizer and a dynamics as one world to imagine in."""
+class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics]):
+    """A per-frame tokenizer and its dynamics."""
 
-    def __init__(self, tokenizer: FrameTokenizer, dynamics: FrameDynamics) -> None:
-        self.tokenizer = tokenizer
-        self.dynamics = dynamics
+    unit = "frames"
 
     def start(self, segment: Segment) -> WorldState:
         """The state at the segment's last frame, having seen its frames and, but for the last, its actions."""
         batch, steps = segment.mask.shape
-        if steps > self.dynamics.config.context:
-            raise BadInput(
-                f"{steps} past frames were given to a world model with a context of "
-                f"{self.dynamics.config.context} frames; give fewer, or train one with a longer context."
-            )
+        self.check_past(steps)
         tokens = self.tokenizer.encode(segment.frames.flatten(0, 1)).unflatten(0, (batch, steps))
         cache = self.dynamics.transformer.empty_cache(batch)
         position = self._read(self.dynamics.embed(tokens, segment.actions)[:, :-2], cache)
@@ -217,16 +170,3 @@ class FrameWorld:
     def frames(self, seen: WorldState | Imagined) -> Tensor:
         """What stands there, as a picture: [B, C, H, W] uint8. The one place where the decoder runs."""
         return self.tokenizer.decode(seen.tokens)
-
-    def outcome(self, outlook: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
-        """What comes of actions besides frames; all steps of a rollout at once, as nothing in it depends on them.
-
-        outlook: [..., width] -> rewards [...] float32, ends [...] bool
-        """
-        dynamics = self.dynamics
-        rewards = dynamics.reward_code.sample(dynamics.reward_head(outlook), select)
-        return rewards, select(dynamics.end_head(outlook)).bool()
-
-    def end_probability(self, outlook: Tensor) -> Tensor:
-        """That by which `outcome` samples the end. outlook: [..., width] -> [...] float32."""
-        return self.dynamics.end_head(outlook).float().softmax(dim=-1)[..., 1]

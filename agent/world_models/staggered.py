@@ -11,7 +11,6 @@ from agent.nets.noise import KeyedGumbelMax, split
 from agent.nets.transformer import Cache
 from agent.segment import Segment
 from agent.world_models.delta import DeltaWorld
-from envs.errors import BadInput
 from envs.spaces import Spaces
 
 
@@ -82,11 +81,7 @@ class StaggeredWorld:
         keys:    [M] int64
         """
         steps = segment.actions.shape[1]
-        if steps > self.dynamics.config.context:
-            raise BadInput(
-                f"{steps} past frames were given to a world model with a context of "
-                f"{self.dynamics.config.context} steps; give fewer, or train one with a longer context."
-            )
+        self.world.check_past(steps)
         each, ages = torch.arange(len(rows), device=rows.device), segment.mask.sum(dim=1)
         state.frames[rows] = segment.frames[each, ages]
         state.ages[rows], state.keys[rows], state.clocks[rows] = ages, keys, torch.zeros_like(keys)

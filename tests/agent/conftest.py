@@ -8,7 +8,7 @@ from agent.agent import Agent, AgentConfig
 from agent.nets.conv import ConvConfig
 from agent.nets.transformer import TransformerConfig
 from agent.policies.cnn_lstm import CnnLstmPolicyConfig
-from agent.quantizers import QuantizerConfig
+from agent.quantizers.quantizer import QuantizerConfig
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.nets.heads import gumbel_max, symlog
-from agent.segment import Segment
+from agent.nets.heads import gumbel_max
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, WorldState
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
 from .conftest import ACTIONS, SPACES, random_segment, small_config
+from .prediction import WEIGHTS, expected_loss, padded_segment
 
 CODES, K, STEPS = 16, 4, 5
 BLOCK = 2 + K
@@ -86,49 +85,18 @@ def test_causality(dynamics: DeltaDynamics, t: int, kind: str, k: int | None) ->
             assert difference.abs().max() > 1e-6 if place >= changed else not difference.any()
 
 
-def padded_segment() -> Segment:
-    """Row 0 starts after two padded steps, row 1 ends before two; rewards of all sizes."""
-    segment = random_segment(3, STEPS)
-    segment.mask[:] = True
-    segment.mask[0, :2] = False
-    segment.mask[1, 3:] = False
-    segment.terminated[:] = False
-    segment.terminated[1, 2] = True
-    segment.rewards[:] = torch.linspace(-3, 40, 3 * STEPS).view(3, STEPS)
-    return segment
-
-
 @pytest.mark.parametrize("reward", ["two_hot", "sign"])
 def test_the_loss_against_a_loop_over_real_steps(reward: str) -> None:
-    dynamics = make_agent(reward=reward, tokens_weight=0.5, reward_weight=3.0, end_weight=0.1).dynamics
-    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    dynamics = make_agent(reward=reward, **WEIGHTS).dynamics
+    segment, tokens = padded_segment(STEPS), random_tokens(3, STEPS - 1)
     output = dynamics(segment.frames, segment.actions, tokens)
-    errors, correct, reward_errors, end_errors = [], [], [], []
-    for b, t in product(range(3), range(STEPS)):
-        if not segment.mask[b, t]:
-            continue
-        end_errors.append(-output.end[b, t].double().log_softmax(-1)[int(segment.terminated[b, t])].item())
-        log_p, r = output.reward[b, t].double().log_softmax(-1), segment.rewards[b, t].double()
-        if reward == "sign":
-            reward_errors.append(-log_p[int(r.sign()) + 1].item())
-        else:
-            place = (symlog(r).item() + 20) / (40 / 254)
-            low = int(place)
-            reward_errors.append(-((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item())
-        if t < STEPS - 1:
-            for k in range(K):
-                log_p = output.tokens[b, t, k].double().log_softmax(-1)
-                errors.append(-log_p[tokens[b, t, k]].item())
-                correct.append(log_p.argmax() == tokens[b, t, k])
-    mean = lambda terms: float(sum(terms)) / len(terms)
-    expected = {"tokens": 0.5 * mean(errors), "reward": 3.0 * mean(reward_errors), "end": 0.1 * mean(end_errors)}
-    expected |= {"loss": sum(expected.values()), "token_accuracy": mean(correct)}
+    expected = expected_loss(output, segment, tokens, reward)
     losses = dynamics.loss(segment, tokens)
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_is_padded_is_no_target(dynamics: DeltaDynamics) -> None:
-    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    segment, tokens = padded_segment(STEPS), random_tokens(3, STEPS - 1)
     before = dynamics.loss(segment, tokens)
     segment.rewards[~segment.mask] = 9.0
     segment.terminated[~segment.mask] = True
@@ -139,7 +107,7 @@ def test_what_is_padded_is_no_target(dynamics: DeltaDynamics) -> None:
 
 def test_padding_before_an_episode_is_attended_to(dynamics: DeltaDynamics) -> None:
     """As in imagination, where the burn-in may start with it: no attention mask, positions as they stand."""
-    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    segment, tokens = padded_segment(STEPS), random_tokens(3, STEPS - 1)
     before = dynamics.loss(segment, tokens)
     segment.frames[0, 0] = 255 - segment.frames[0, 0]
     after = dynamics.loss(segment, tokens)
@@ -147,7 +115,7 @@ def test_padding_before_an_episode_is_attended_to(dynamics: DeltaDynamics) -> No
 
 
 def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> None:
-    segment, tokens = padded_segment(), random_tokens(3, STEPS - 1)
+    segment, tokens = padded_segment(STEPS), random_tokens(3, STEPS - 1)
     before = dynamics.loss(segment, tokens)
     segment.truncated[:] = True
     assert dynamics.loss(segment, tokens) == before

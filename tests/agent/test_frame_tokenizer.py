@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from agent.execution import Execution
 from agent.learner import Learner, OptimizerConfig
 from agent.nets.conv import ConvConfig
-from agent.quantizers import QuantizerConfig
+from agent.quantizers.quantizer import QuantizerConfig
 from agent.segment import Segment
 from agent.tokenizers.frame import FrameTokenizer, FrameTokenizerConfig
 from envs.errors import BadInput

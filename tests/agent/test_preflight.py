@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from agent.preflight import contact_sheet, duration, episodes, page, problems, rewards, steps_to_collect
+from agent.parts import steps_to_collect
+from agent.preflight import contact_sheet, duration, episodes, page, problems, rewards
 from envs.preflight import Trial
 from envs.spaces import Spaces
 from tests.tiny import tiny

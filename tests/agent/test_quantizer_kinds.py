@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from agent.quantizers import Quantizer, QuantizerConfig, make_quantizer, rotate
+from agent.quantizers.codebooks import rotate
+from agent.quantizers.make import make_quantizer
+from agent.quantizers.quantizer import Quantizer, QuantizerConfig
 from envs.errors import BadInput
 from tests.tiny import experiment
 

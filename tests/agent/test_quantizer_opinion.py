@@ -6,7 +6,8 @@ import pytest
 import torch
 from vector_quantize_pytorch import FSQ, VectorQuantize
 
-from agent.quantizers import Quantizer, QuantizerConfig, make_quantizer
+from agent.quantizers.make import make_quantizer
+from agent.quantizers.quantizer import Quantizer, QuantizerConfig
 
 from .test_quantizers import noise
 

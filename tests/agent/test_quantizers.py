@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agent.quantizers import CosineQuantizer, QuantizerConfig
+from agent.quantizers.codebooks import CosineQuantizer
+from agent.quantizers.quantizer import QuantizerConfig
 
 SIZE, DIM = 16, 4
 

@@ -14,7 +14,8 @@ import yaml
 
 from agent import checkpoint
 from agent.logger import read_metrics
-from agent.run import interruptible, load_agent, make_folder, resumed_config, run_folder, train
+from agent.run import interruptible, make_folder, run_folder, train
+from agent.saved import load_agent, resumed_config
 from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import TINY_CRAFTER, tiny

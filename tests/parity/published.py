@@ -14,7 +14,7 @@ from agent.agent import AgentConfig
 from agent.nets.conv import ConvConfig
 from agent.nets.transformer import TransformerConfig
 from agent.policies.cnn_lstm import CnnLstmPolicyConfig
-from agent.quantizers import QuantizerConfig
+from agent.quantizers.quantizer import QuantizerConfig
 from agent.tokenizers.delta import DeltaTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig
 

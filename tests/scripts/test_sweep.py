@@ -21,26 +21,26 @@ from tests.tiny import TINY
 def place(tmp_path: Path) -> Path:
     """A folder with an experiment of seconds, as a user would write one."""
     own = OmegaConf.from_dotlist([s for s in TINY if not s.startswith(("experiment=", "epochs="))])
-    own = OmegaConf.merge({"defaults": ["catch", "_self_"], "experiment": "tiny", "epochs": 1}, own)
+    own = OmegaConf.merge({"defaults": ["catch", "_self_"], "experiment": "seconds", "epochs": 1}, own)
     (tmp_path / "own" / "experiment").mkdir(parents=True)
-    (tmp_path / "own" / "experiment" / "tiny.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(own))
+    (tmp_path / "own" / "experiment" / "seconds.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(own))
     return tmp_path
 
 
 def sweep(place: Path, *arguments: str) -> Result:
-    return run_command("train", ("--config-dir=own", "experiment=tiny", *arguments), place)
+    return run_command("train", ("--config-dir=own", "experiment=seconds", *arguments), place)
 
 
 def typed(place: Path, *arguments: str) -> Result:
     """The same in an interpreter of its own, whose end launchers wait for to end their processes."""
-    command = [sys.executable, ROOT / "scripts" / "train.py", "--config-dir=own", "experiment=tiny", "seed=0,1", "--multirun"]
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--config-dir=own", "experiment=seconds", "seed=0,1", "--multirun"]
     result = subprocess.run([*command, *arguments], cwd=place, capture_output=True, text=True, timeout=600)
     return Result(result.returncode, result.stdout, result.stderr)
 
 
 def epochs(place: Path) -> dict[str, int]:
     """Run -> epochs done."""
-    return {run.name: checkpoint.load(run, only=()).epoch for run in (place / "runs" / "tiny").iterdir()}
+    return {run.name: checkpoint.load(run, only=()).epoch for run in (place / "runs" / "seconds").iterdir()}
 
 
 def test_a_sweep_is_done_once(place: Path):
@@ -49,19 +49,19 @@ def test_a_sweep_is_done_once(place: Path):
     assert result.code == 0, result.err
     assert epochs(place) == {"seed-0": 1, "seed-1": 1}
     assert {path.name for path in place.iterdir()} == {"own", "runs"}
-    before = contents(place / "runs" / "tiny")
+    before = contents(place / "runs" / "seconds")
     result = sweep(place, "seed=0,1,2", "--multirun")
     assert result.code == 0 and result.out.count("left as it is") == 2, result.err
     assert epochs(place) == {"seed-0": 1, "seed-1": 1, "seed-2": 1}
-    after = contents(place / "runs" / "tiny")
+    after = contents(place / "runs" / "seconds")
     assert before.items() <= after.items()
 
 
 def test_a_sweep_that_was_killed_goes_on(place: Path):
-    arguments = ("--config-dir=own", "experiment=tiny", "seed=0,1", "--multirun", "epochs=4", "sweep=other")
+    arguments = ("--config-dir=own", "experiment=seconds", "seed=0,1", "--multirun", "epochs=4", "sweep=other")
     (place / "output").mkdir()
     process = start_command("train", arguments, place, place / "output")
-    first, second = (place / "other" / "tiny" / f"seed-{seed}+epochs-4" for seed in (0, 1))
+    first, second = (place / "other" / "seconds" / f"seed-{seed}+epochs-4" for seed in (0, 1))
     while checkpoint.newest(second) is None and process.is_alive():
         time.sleep(0.01)
     process.kill()
@@ -89,7 +89,7 @@ def test_folders_of_one_run(place: Path, given: str):
 
 def test_two_processes_do_not_share_a_folder(place: Path):
     (place / "output").mkdir()
-    arguments = ("--config-dir=own", "experiment=tiny", "run=mine", "epochs=1000")
+    arguments = ("--config-dir=own", "experiment=seconds", "run=mine", "epochs=1000")
     process = start_command("train", arguments, place, place / "output")
     while checkpoint.newest(place / "mine") is None and process.is_alive():
         time.sleep(0.01)

@@ -33,9 +33,12 @@ def test_what_it_prints(finished: Path):
     result = subprocess.run(command, cwd=finished.parent, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert [lines.pop(2) for _ in range(2)] == [
-        "frames: observation: 32×32×3 of Box(0, 255, (32, 32, 3), uint8): as it is", "actions: Discrete(3): one of 3"
-    ]  # fmt: skip
+    assert [lines.pop(2) for _ in range(3)] == [
+        "frames: observation: 32×32×3 of Box(0, 255, (32, 32, 3), uint8): as it is",
+        "actions: Discrete(3): one of 3",
+        "schedule: 1 epochs, 60 steps of 3 environments; updates: tokenizer 3, dynamics 3, policy 0",
+    ]
+    assert re.match(r"learning: horizon \d+, burn-in \d+, γ .*, λ .*, entropy .*, K \d+, context \d+$", lines.pop(2))
     assert re.fullmatch(r"cpu, eager, (fp32|bf16): about .* of updates .*", lines.pop(2))
     assert [line.split(":")[0] for line in lines[1:]] == ["run folder", "checkpoint", "curves", "dream", "evaluate"]
     folder = finished.parent / lines[1].split()[-1]

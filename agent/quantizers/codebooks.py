@@ -1,0 +1,149 @@
+"""Quantizers that look for the nearest of the codes that they keep."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.quantizers.quantizer import Quantizer, QuantizerConfig, QuantizerOutput, float32, straight_through
+
+
+def rotate(z: Tensor, codes: Tensor) -> Tensor:
+    """z, [..., dim], rotated and stretched onto its codes, [..., dim]: the codes' values, and a gradient that keeps
+    its angle to z as it had to the code (the rotation trick, Fifty et al. 2024, section 4.2).
+
+    λ (I − 2 r rᵀ + 2 q̂ ẑᵀ) z with r the unit vector between ẑ and q̂, and λ = |q| / |z|; the factors are constants.
+    """
+    with torch.no_grad():
+        z_hat, q_hat = F.normalize(z, dim=-1), F.normalize(codes, dim=-1)
+        r = F.normalize(z_hat + q_hat, dim=-1)
+        stretch = codes.norm(dim=-1, keepdim=True) / z.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    reflected = z - 2 * r * (r * z).sum(dim=-1, keepdim=True)
+    return stretch * (reflected + 2 * q_hat * (z_hat * z).sum(dim=-1, keepdim=True))
+
+
+class CodebookQuantizer(Quantizer):
+    """Looks for the nearest of the codes that it keeps in `codebook`, [size, dim]."""
+
+    codebook: Tensor
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        with float32(z):
+            z = self.placed(z.float())
+            tokens = self.nearest(z)
+            codes = self.lookup(tokens)
+            commitment = self.commitment(z, codes)
+            vectors = (rotate if self.config.gradient == "rotation" else straight_through)(z, codes)
+            if self.training:
+                self._move(z.detach().flatten(0, -2), tokens.flatten())
+        return QuantizerOutput(vectors, tokens, commitment)
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.codebook)
+
+    def placed(self, z: Tensor) -> Tensor:
+        """z where the codes lie."""
+        return z
+
+    def commitment(self, z: Tensor, codes: Tensor) -> Tensor:
+        """The loss besides the reconstruction's."""
+        return self.config.commitment * F.mse_loss(z, codes.detach())
+
+    def _move(self, z: Tensor, tokens: Tensor) -> None:
+        """After each forward pass in training mode. z: [N, dim], tokens: [N] their codes."""
+        self._count(tokens)
+
+
+def one_hot(tokens: Tensor, size: int) -> Tensor:
+    """Which code each token is. [N] int64 -> [N, size] float32, 0 or 1."""
+    return (tokens[:, None] == torch.arange(size, device=tokens.device)).float()
+
+
+def first_codes(config: QuantizerConfig) -> Tensor:
+    """[size, dim], uniform, small."""
+    return torch.empty(config.size, config.dim).uniform_(-1, 1) / config.size
+
+
+class CosineQuantizer(CodebookQuantizer):
+    """Nearest code by dot product, the cosine as soon as the codes are unit vectors, which the first update
+    makes them. The codebook moves by exponential averages, not by gradient.
+
+    (van den Oord et al. 2017, appendix A.1, with the l2-normalised codes of Yu et al. 2022, and the
+    revival of unused codes of Δ-IRIS.)
+    """
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("codebook", first_codes(config))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def placed(self, z: Tensor) -> Tensor:
+        return F.normalize(z, dim=-1)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        with float32(z):
+            return (z.float() @ self.codebook.T).argmax(dim=-1)
+
+    @torch.no_grad()
+    def _move(self, z: Tensor, tokens: Tensor) -> None:
+        c = self.config
+        assigned = one_hot(tokens, c.size)
+        self._follow(assigned.mean(dim=0))
+        # A code that nobody chose has the zero vector as its mean: it shrinks, and normalising undoes that.
+        mean = F.normalize(assigned.T @ z, dim=-1)
+        moved = F.normalize(self.codebook.lerp(mean, 1 - c.decay), dim=-1)
+
+        entropy = self.usage_entropy()
+        revive = entropy < math.log2(c.size) - 2
+        if c.revival_updates is not None:
+            revive = revive & ((entropy < 1) | (self.updates < c.revival_updates))
+        dead = revive & (self.usage < 0.1 / c.size)
+        random_rows = z[torch.randint(z.shape[0], (c.size,), device=z.device)]
+        self.codebook.copy_(torch.where(dead[:, None], random_rows, moved))
+        self.usage.copy_(torch.where(dead, 1 / c.size, self.usage))
+        self.updates.add_(1)
+
+
+class EuclideanQuantizer(CodebookQuantizer):
+    """Nearest code by distance (van den Oord et al. 2017, equation 1)."""
+
+    def nearest(self, z: Tensor) -> Tensor:
+        with float32(z):
+            # |z − e|² without |z|², which is the same for every code.
+            return (self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T).argmin(dim=-1)
+
+
+class VectorQuantizer(EuclideanQuantizer):
+    """VQ-VAE with codes that learn by gradient (van den Oord et al. 2017, equation 3): |sg(z) − e|² + β |z − sg(e)|²,
+    as means over the dimensions."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        self.codebook = nn.Parameter(first_codes(config))
+
+    def commitment(self, z: Tensor, codes: Tensor) -> Tensor:
+        return super().commitment(z, codes) + F.mse_loss(codes, z.detach())
+
+
+class AveragingVectorQuantizer(EuclideanQuantizer):
+    """VQ-VAE with codes that are the moving averages of the vectors that choose them (van den Oord et al. 2017,
+    appendix A.1, equations 6 to 8). The averages start at nothing: its first vectors decide where a code goes."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("codebook", first_codes(config))
+        self.register_buffer("counts", torch.zeros(config.size))  # N
+        self.register_buffer("sums", torch.zeros(config.size, config.dim))  # m
+
+    @torch.no_grad()
+    def _move(self, z: Tensor, tokens: Tensor) -> None:
+        assigned = one_hot(tokens, self.config.size)
+        self._follow(assigned.mean(dim=0))
+        self.counts.lerp_(assigned.sum(dim=0), 1 - self.config.decay)
+        self.sums.lerp_(assigned.T @ z, 1 - self.config.decay)
+        # Of a code that nobody chooses both shrink alike, and it stays; 0 / 0 it must not come to.
+        counts = self.counts[:, None]
+        self.codebook.copy_(torch.where(counts > 1e-12, self.sums / counts, self.codebook))
