@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from agent.imagination import Trajectory, burn_in, imagine
 from agent.nets.heads import Select, gumbel_max
-from agent.policies.cnn_lstm import CnnLstmPolicy, PolicyOutput
+from agent.policies.policy import Policy, PolicyOutput
 from agent.segment import Segment, masked_mean
-from agent.world_models.delta import DeltaWorld
+from agent.world_models.tokens import TokenWorld
 
 
 @dataclass
@@ -65,7 +65,7 @@ def centered(advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def actor_critic_loss(
-    policy: CnnLstmPolicy, output: PolicyOutput, target_values: Tensor, trajectory: Trajectory, config: ActorCriticConfig
+    policy: Policy, output: PolicyOutput, target_values: Tensor, trajectory: Trajectory, config: ActorCriticConfig
 ) -> dict[str, Tensor]:
     """The terms of the loss over the steps until the first imagined end, weights included, and their sum as "loss".
 
@@ -98,9 +98,9 @@ def actor_critic_loss(
 
 
 def policy_loss(
-    policy: CnnLstmPolicy,
-    target: CnnLstmPolicy,
-    world: DeltaWorld,
+    policy: Policy,
+    target: Policy,
+    world: TokenWorld,
     segment: Segment,
     config: ActorCriticConfig,
     select: Select = gumbel_max,
@@ -110,13 +110,14 @@ def policy_loss(
     segment: [B, burn_in]
     """
     with torch.no_grad():
-        state = burn_in(policy, segment)
+        past = world.observe(segment.frames[:, :-1])
+        state = burn_in(policy, past)
         trajectory = imagine(world, policy, segment, state, config.horizon, select)
         # The target's own burn-in and the trajectory, in one pass.
-        frames = torch.cat([segment.frames[:, :-1], trajectory.frames], dim=1)
-        target_output, _ = target(frames, target.initial_state(len(frames)))
+        seen = torch.cat([past, trajectory.observations], dim=1)
+        target_output, _ = target(seen, target.initial_state(len(seen)))
         target_values = target.value_code.value(target_output.value[:, -config.horizon - 1 :])
-    output, _ = policy(trajectory.frames[:, :-1], state)
+    output, _ = policy(trajectory.observations[:, :-1], state)
     return actor_critic_loss(policy, output, target_values, trajectory, config)
 
 

@@ -11,24 +11,54 @@ from torch import Tensor, nn
 from agent.actor_critic import ActorCriticConfig, policy_loss, update_target
 from agent.imagination import act
 from agent.nets.heads import Select, gumbel_max
-from agent.policies.cnn_lstm import CnnLstmPolicy, CnnLstmPolicyConfig
+from agent.policies.lstm import CnnLstmPolicy, CnnLstmPolicyConfig, CodeLstmPolicy, CodeLstmPolicyConfig
+from agent.policies.policy import Policy, PolicyConfig
+from agent.policies.vit import VitPolicy, VitPolicyConfig
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizer, DeltaTokenizerConfig
+from agent.tokenizers.frame import FrameTokenizer, FrameTokenizerConfig
+from agent.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, DeltaWorld
+from agent.world_models.frame import FrameDynamics, FrameDynamicsConfig, FrameWorld
+from agent.world_models.tokens import TokenDynamics, TokenDynamicsConfig, TokenWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
 
+# What each part may be, by its configuration: a fourth agent adds a line to these, and a YAML to configs/agent/.
+TOKENIZERS: dict[type[TokenizerConfig], type[Tokenizer]] = {
+    DeltaTokenizerConfig: DeltaTokenizer, FrameTokenizerConfig: FrameTokenizer
+}  # fmt: skip
+WORLDS: dict[type[TokenDynamicsConfig], tuple[type[TokenDynamics], type[TokenWorld]]] = {
+    DeltaDynamicsConfig: (DeltaDynamics, DeltaWorld), FrameDynamicsConfig: (FrameDynamics, FrameWorld)
+}  # fmt: skip
+POLICIES: dict[type[PolicyConfig], type[Policy]] = {
+    CnnLstmPolicyConfig: CnnLstmPolicy, CodeLstmPolicyConfig: CodeLstmPolicy, VitPolicyConfig: VitPolicy
+}  # fmt: skip
+
+# Part -> kind -> its configuration.
+KINDS: dict[str, dict[str, type]] = {
+    part: {config.kind: config for config in configs}
+    for part, configs in (("tokenizer", TOKENIZERS), ("dynamics", WORLDS), ("policy", POLICIES))
+}
+
+
 @dataclass
 class AgentConfig:
-    tokenizer: DeltaTokenizerConfig = field(default_factory=DeltaTokenizerConfig)
-    dynamics: DeltaDynamicsConfig = field(default_factory=DeltaDynamicsConfig)
-    policy: CnnLstmPolicyConfig = field(default_factory=CnnLstmPolicyConfig)
+    """The defaults are those of Δ-IRIS."""
+
+    tokenizer: TokenizerConfig = field(default_factory=DeltaTokenizerConfig)
+    dynamics: TokenDynamicsConfig = field(default_factory=DeltaDynamicsConfig)
+    policy: PolicyConfig = field(default_factory=CnnLstmPolicyConfig)
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
 
     def check(self) -> None:
-        """Raises BadInput if burn-in and horizon do not fit the world model's context."""
-        needed = self.actor_critic.burn_in - 1 + self.actor_critic.horizon
+        """Raises BadInput if the parts do not fit together, or burn-in and horizon the world model's context."""
+        if self.tokenizer.kind != self.dynamics.kind:
+            raise BadInput(
+                f"agent/tokenizer={self.tokenizer.kind} and agent/dynamics={self.dynamics.kind} were given; choose the same for both."
+            )
+        needed = self.dynamics.steps_needed(self.actor_critic.burn_in, self.actor_critic.horizon)
         if self.actor_critic.burn_in < 1 or self.actor_critic.horizon < 1:
             raise BadInput(
                 f"burn_in={self.actor_critic.burn_in} and horizon={self.actor_critic.horizon} were given; "
@@ -49,17 +79,21 @@ class Agent(nn.Module):
         config.check()
         self.config = config
         self.spaces = spaces
-        self.tokenizer = DeltaTokenizer(config.tokenizer, spaces)
-        self.dynamics = DeltaDynamics(
-            config.dynamics, spaces, config.tokenizer.quantizer.num_codes, config.tokenizer.tokens
+        make_dynamics, self._make_world = WORLDS[type(config.dynamics)]
+        make_policy = POLICIES[type(config.policy)]
+        self.tokenizer = TOKENIZERS[type(config.tokenizer)](config.tokenizer, spaces)
+        self.dynamics = make_dynamics(
+            config.dynamics, spaces, config.tokenizer.quantizer.num_codes, self.tokenizer.tokens
         )
-        self.policy = CnnLstmPolicy(config.policy, spaces)
+        self.reads = make_policy.reads
+        shape = spaces.frame_shape if self.reads == "frames" else self.world.code_shape
+        self.policy = make_policy(config.policy, shape, spaces.actions)
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
 
     @property
-    def world(self) -> DeltaWorld:
+    def world(self) -> TokenWorld:
         """The learned world, to imagine in."""
-        return DeltaWorld(self.tokenizer, self.dynamics)
+        return self._make_world(self.tokenizer, self.dynamics, self.reads)
 
     @property
     def device(self) -> torch.device:
@@ -71,10 +105,9 @@ class Agent(nn.Module):
 
     def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
         """What the dynamics learns from a segment [B, T]."""
-        frames, next_frames = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
         with torch.no_grad():
-            tokens = self.tokenizer.encode(frames, segment.actions[:, :-1].flatten(0, 1), next_frames)
-        return self.dynamics.loss(segment, tokens.unflatten(0, (segment.frames.shape[0], -1)))
+            tokens = self.tokenizer.tokens_of(segment)
+        return self.dynamics.loss(segment, tokens)
 
     def policy_loss(self, segment: Segment) -> dict[str, Tensor]:
         """What actor and critic learn from imagination that starts at the end of a segment [B, burn-in]."""
@@ -88,7 +121,7 @@ class Agent(nn.Module):
     def act(self, frames: Tensor, state: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
         """frames: [N, C, H, W] uint8; state: [N, state], of `policy.initial_state` at an episode's start
         -> actions [N, F] int64, the state after."""
-        return act(self.policy, frames, state, select)
+        return act(self.policy, self.world.observe(frames), state, select)
 
     def num_parameters(self) -> dict[str, int]:
         """Per network; the policy counts with its target copy, as in the paper."""

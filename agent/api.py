@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -17,14 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from agent import evaluation, run
 from agent.checks import check_values, pick_device
 from agent.cli import CONFIGS, completed, explain, typed
-from agent.config import TrainConfig
+from agent.config import TrainConfig, store
 from agent.saved import load_agent
 from envs.errors import BadInput
 
 
 def configure(*overrides: str) -> TrainConfig:
     """The configuration of scripts/train.py with these arguments, "key=value" each. Raises BadInput."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    store("train", TrainConfig)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):

@@ -68,6 +68,7 @@ RANGES = {
     "agent.dynamics.*_weight": WEIGHT,
     "agent.dynamics.transformer.dropout": SHARE,
     "agent.dynamics.*": COUNT,
+    "agent.policy.dropout": SHARE,
     "agent.policy.*": COUNT,
     "agent.actor_critic.burn_in": COUNT,
     "agent.actor_critic.horizon": COUNT,
@@ -136,7 +137,10 @@ def check_config(config: TrainConfig) -> None:
             f"collect.first_steps={config.collect.first_steps} leaves nothing to learn from with "
             f"collect.num_envs={envs}; give {2 * envs} or more."
         )
-    steps, context = config.dynamics.steps, config.agent.dynamics.context
+    if config.tokenizer.steps is None:
+        raise BadInput("tokenizer.steps=null was given; give 2 or more.")
+    context = config.agent.dynamics.context
+    steps = config.dynamics.steps or context
     if steps > context:
         raise BadInput(f"dynamics.steps={steps} is more than agent.dynamics.context={context}; give at most the context.")
     if config.agent.actor_critic.burn_in > steps:

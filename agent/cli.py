@@ -14,13 +14,14 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from agent.agent import KINDS
+from agent.config import merged, store
 from agent.learner import NonFinite
 from envs.errors import BadInput
 
@@ -42,7 +43,7 @@ def command(
     With --multirun once for each combination; one that fails says so, and the others go on.
     Exit code 2 and one sentence for bad input, 1 for a run that had to stop, 130 for Ctrl-C.
     """
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    store(config_name, schema)
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every storage on standard output
     sys.path.append(os.getcwd())  # env.id=module:Name-v0 finds a module where one stands
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here instead of in Hydra's own report
@@ -91,8 +92,7 @@ def command(
 
 def typed(config: DictConfig, schema: type) -> Any:
     """Hydra's configuration as an instance of `schema`. Raises OmegaConf's errors, for keys added by + too."""
-    values = OmegaConf.to_container(config, resolve=True)
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    return OmegaConf.to_object(merged(schema, OmegaConf.to_container(config, resolve=True)))
 
 
 def sweeping() -> bool:
@@ -169,4 +169,6 @@ def all_keys(schema: type) -> list[str]:
         inner = [key for name, value in node.items() for key in walk(value, f"{prefix}.{name}" if prefix else name)]
         return [prefix, *inner] if prefix else inner
 
-    return walk(dataclasses.asdict(schema()), "")
+    keys = walk(dataclasses.asdict(schema()), "")
+    parts = KINDS.items() if "agent" in keys else ()
+    return [*keys, *(key for part, kinds in parts for kind in kinds.values() for key in walk(dataclasses.asdict(kind()), f"agent.{part}"))]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.agent import AgentConfig
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from agent.agent import KINDS, AgentConfig
 from agent.evaluation import EvaluationConfig
 from agent.execution import PRECISIONS
 from agent.learner import LearnerConfig, OptimizerConfig
@@ -37,9 +40,9 @@ class PartConfig(OptimizerConfig):
 
 @dataclass
 class SequencePartConfig(PartConfig):
-    """steps: of each sequence"""
+    """steps: of each sequence; null, of the dynamics: its context"""
 
-    steps: int = 21
+    steps: int | None = 21
 
 
 @dataclass
@@ -87,7 +90,7 @@ class TrainConfig:
     replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=10_100_000, storage="memmap"))
     agent: AgentConfig = field(default_factory=AgentConfig)
     tokenizer: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=5000))
-    dynamics: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=2500))
+    dynamics: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=2500, steps=None))
     policy: PartConfig = field(default_factory=lambda: PartConfig(batch=86, weight_decay=0.0))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluate_every: int = 50
@@ -106,3 +109,29 @@ class TrainConfig:
     def final_evaluation(self) -> EvaluationConfig:
         """That of the finished agent."""
         return replace(self.evaluation, episodes=self.final_episodes or self.evaluation.episodes)
+
+
+def merged(schema: type, values: dict[str, Any]) -> DictConfig:
+    """`schema` with these values. An agent's parts are of the classes that their `kind` names.
+
+    Raises BadInput for a kind that there is not, and OmegaConf's errors for keys and types.
+    """
+    config = OmegaConf.structured(schema)
+    for part, kinds in KINDS.items():
+        kind = values.get("agent", {}).get(part, {}).get("kind")
+        if kind is not None and kind not in kinds:
+            raise BadInput(f"agent.{part}.kind={kind} is not known; choose agent/{part}={'|'.join(kinds)}.")
+        if kind is not None:
+            config.agent[part] = OmegaConf.structured(kinds[kind])
+    return OmegaConf.merge(config, values)
+
+
+def store(name: str, schema: type) -> None:
+    """Make a schema known to Hydra, and to one with an agent what each of its parts may be: agent/tokenizer=frame, …"""
+    node = OmegaConf.structured(schema)
+    if "agent" in node:
+        for part, kinds in KINDS.items():
+            node.agent[part] = "???"  # what is chosen comes in its place
+            for kind, config in kinds.items():
+                ConfigStore.instance().store(group=f"agent/{part}", name=kind, node=config)
+    ConfigStore.instance().store(name=f"{name}_schema", node=node)

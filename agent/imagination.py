@@ -8,48 +8,48 @@ from torch import Tensor
 
 from agent.nets.heads import Select, gumbel_max
 from agent.nets.repeated import repeated
-from agent.policies.cnn_lstm import CnnLstmPolicy
+from agent.policies.policy import Policy
 from agent.segment import Segment
-from agent.world_models.delta import DeltaWorld
+from agent.world_models.tokens import TokenWorld
 
 
 @tensorclass
 class Trajectory:
     """An imagined stretch of H steps, batch size [B].
 
-    frames:  [B, H + 1, C, H, W] uint8: what the policy saw, then what came of its last action
-    actions: [B, H, F] int64
-    tokens:  [B, H, K] int64
-    rewards: [B, H] float32
-    ends:    [B, H] bool
+    observations: [B, H + 1, ...] what the policy read (`TokenWorld.observe`), then what came of its last action
+    actions:      [B, H, F] int64
+    tokens:       [B, H, K] int64
+    rewards:      [B, H] float32
+    ends:         [B, H] bool
     """
 
-    frames: Tensor
+    observations: Tensor
     actions: Tensor
     tokens: Tensor
     rewards: Tensor
     ends: Tensor
 
 
-def burn_in(policy: CnnLstmPolicy, segment: Segment) -> Tensor:
-    """The policy's state before the segment's last frame, [B, state].
+def burn_in(policy: Policy, past: Tensor) -> Tensor:
+    """The policy's state after observations [B, T, ...], and before what is seen next: [B, state].
 
     Padding counts as black frames, as published: an episode's start is seen after some of them.
     """
-    return policy.remember(segment.frames[:, :-1], policy.initial_state(segment.frames.shape[0]))
+    return policy.remember(past, policy.initial_state(len(past)))
 
 
 @repeated
-def act(policy: CnnLstmPolicy, frames: Tensor, state: Tensor, select: Select) -> tuple[Tensor, Tensor]:
-    """frames: [B, C, H, W] uint8; state: [B, state] -> actions [B, F] int64, the state after."""
-    logits, state = policy.act(frames, state)
+def act(policy: Policy, observations: Tensor, state: Tensor, select: Select) -> tuple[Tensor, Tensor]:
+    """observations: [B, ...]; state: [B, state] -> actions [B, F] int64, the state after."""
+    logits, state = policy.act(observations, state)
     return select(logits), state
 
 
 @torch.no_grad()
 def imagine(
-    world: DeltaWorld,
-    policy: CnnLstmPolicy,
+    world: TokenWorld,
+    policy: Policy,
     segment: Segment,
     policy_state: Tensor,
     horizon: int,
@@ -62,13 +62,13 @@ def imagine(
     state = world.start(segment)
     steps = []
     for _ in range(horizon):
-        action, policy_state = act(policy, state.frames, policy_state, select)
-        seen = state.frames
+        seen = world.observation(state)
+        action, policy_state = act(policy, seen, policy_state, select)
         imagined, state = world.step(state, action, select)
         steps.append((seen, action, imagined))
     rewards, ends = world.outcome(torch.stack([imagined.outlook for _, _, imagined in steps], dim=1), select)
     return Trajectory(
-        frames=torch.stack([seen for seen, _, _ in steps] + [state.frames], dim=1),
+        observations=torch.stack([seen for seen, _, _ in steps] + [world.observation(state)], dim=1),
         actions=torch.stack([action for _, action, _ in steps], dim=1),
         tokens=torch.stack([imagined.tokens for _, _, imagined in steps], dim=1),
         rewards=rewards,
@@ -78,7 +78,7 @@ def imagine(
 
 
 @torch.no_grad()
-def dream(world: DeltaWorld, segment: Segment, burn_in: int, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
+def dream(world: TokenWorld, segment: Segment, burn_in: int, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:
     """The world sees the segment's first `burn_in` frames and then imagines, under the segment's own actions.
 
     segment: [B, T] without padding -> frames [B, T − burn_in, C, H, W] uint8 to hold against
@@ -88,5 +88,6 @@ def dream(world: DeltaWorld, segment: Segment, burn_in: int, select: Select = gu
     steps = []
     for t in range(burn_in - 1, segment.frames.shape[1] - 1):
         imagined, state = world.step(state, segment.actions[:, t], select)
-        steps.append(imagined)
-    return torch.stack([i.frames for i in steps], dim=1), torch.stack([i.tokens for i in steps], dim=1)
+        steps.append((world.frames(state), imagined.tokens))
+    frames, tokens = zip(*steps, strict=True)
+    return torch.stack(frames, dim=1), torch.stack(tokens, dim=1)

@@ -38,7 +38,7 @@ def window(config: TrainConfig, part: str) -> Window:
     if part == "policy":
         return Window(config.policy.batch, config.agent.actor_critic.burn_in, "before")
     schedule: SequencePartConfig = getattr(config, part)
-    return Window(schedule.batch, schedule.steps, "around")
+    return Window(schedule.batch, schedule.steps or config.agent.dynamics.context, "around")
 
 
 def total_updates(config: TrainConfig, part: str, epoch: int = 0) -> int:

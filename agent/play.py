@@ -111,7 +111,7 @@ class Dream:
         self.world, self.device = agent.world, agent.device
         self.frame = torch.empty(0)
         self.total, self.over, self.alone = 0.0, False, 0
-        self.tokens = np.full(agent.config.tokenizer.tokens, -1)
+        self.tokens = np.full(agent.tokenizer.tokens, -1)
         burn_in = agent.config.actor_critic.burn_in
         self.no_action = np.zeros(len(agent.spaces.actions), np.int64)
         self._frames: deque[Tensor] = deque(maxlen=burn_in)
@@ -152,7 +152,7 @@ class Dream:
         """Imagine what comes of an action."""
         imagined, self._state = self.world.step(self._state, torch.from_numpy(action)[None].to(self.device))
         rewards, ends = self.world.outcome(imagined.outlook)
-        self.frame, self.tokens = imagined.frames.cpu(), imagined.tokens[0].cpu().numpy()
+        self.frame, self.tokens = self.world.frames(self._state).cpu(), imagined.tokens[0].cpu().numpy()
         self.over, self.alone = bool(ends), self.alone + 1
         self.total += float(rewards)
         end = float(self.world.end_probability(imagined.outlook))

@@ -26,19 +26,13 @@ def to_pictures(frames: Tensor) -> np.ndarray:
     return to_rgb(frames.cpu().permute(0, 2, 3, 1).numpy())
 
 
-@torch.no_grad()
-def reconstruct(agent: Agent, recording: Segment) -> Tensor:
-    """Every frame from the one before it, the action and the Δ-tokens. [T] -> [T − 1, C, H, W] uint8."""
-    frames, actions, next_frames = recording.frames[:-1], recording.actions[:-1], recording.frames[1:]
-    return agent.tokenizer.decode(frames, actions, agent.tokenizer.encode(frames, actions, next_frames))
-
-
 def stretch(recording: Segment, steps: int) -> Segment:
     """At most `steps` consecutive steps from the episode's middle."""
     first = max(0, (len(recording.frames) - steps) // 2)
     return recording[first : first + steps]
 
 
+@torch.no_grad()
 def pictures(agent: Agent, recording: Segment) -> dict[str, np.ndarray]:
     """ "reconstruction" and "dream", each with reality above: name -> [h, w, 3] uint8.
 
@@ -51,7 +45,7 @@ def pictures(agent: Agent, recording: Segment) -> dict[str, np.ndarray]:
     dreamt_from = stretch(recording, COLUMNS + burn_in)
     dreamt, _ = dream(agent.world, dreamt_from.unsqueeze(0), burn_in)
     return {
-        "reconstruction": strip([real, to_pictures(reconstruct(agent, shown))], ["real", "decoded"]),
+        "reconstruction": strip([real, to_pictures(agent.tokenizer.reconstruction(shown.unsqueeze(0))[0])], ["real", "decoded"]),
         "dream": strip([to_pictures(dreamt_from.frames[burn_in:]), to_pictures(dreamt[0])], ["real", "dreamt"]),
     }
 

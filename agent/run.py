@@ -244,7 +244,7 @@ def schedule(config: TrainConfig) -> str:
     return (
         f"schedule: {config.epochs} epochs, {steps_to_collect(config):,} steps of {config.collect.num_envs} environments; updates: {updates}\n"
         f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, entropy {ac.entropy_weight}, "
-        f"K {config.agent.tokenizer.tokens}, context {config.agent.dynamics.context}"
+        f"context {config.agent.dynamics.context}"
     )
 
 

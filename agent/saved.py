@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from agent import checkpoint
 from agent.agent import Agent
 from agent.cli import CONFIGS
-from agent.config import TrainConfig
+from agent.config import TrainConfig, merged
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from envs.vector import EnvConfig
@@ -40,8 +40,7 @@ def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint
 def config_from_state(state: dict[str, Any]) -> TrainConfig:
     """The configuration that a checkpoint was saved with. Raises BadInput if it is of another version."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), state["config"])
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        return OmegaConf.to_object(merged(TrainConfig, state["config"]))  # type: ignore[return-value]
     except (OmegaConfBaseException, KeyError) as error:
         raise BadInput(
             f"The checkpoint's configuration is not one of this version ({str(error).splitlines()[0]}); "

@@ -154,7 +154,7 @@ def learn_and_measure(
                 if i % READ_EVERY == 0 or i + 1 == updates:
                     averages.read()
     batch, steps, _ = window(config, "tokenizer")
-    vectors = batch * (steps - 1) * config.agent.tokenizer.tokens
+    vectors = batch * (steps - 1) * agent.tokenizer.tokens
     measured = {"update_ms": 1e3 * median(times["tokenizer"]), "quantizer_ms": quantizer_ms(agent, vectors)}
     return measure(agent, held_out) | measured
 

@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from agent.api import configure
-from agent.config import TrainConfig
+from agent.config import TrainConfig, merged
 
 TINY = (
     "experiment=catch", "env.id=deltadream/Catch-v0", "epochs=2",
@@ -23,6 +23,18 @@ TINY = (
     "evaluation.episodes=4", "evaluation.num_envs=2", "evaluate_every=1", "checkpoint_every=1",
 )  # fmt: skip
 
+# IRIS and DART as small: their frames are 2×2 tokens.
+_FRAMES = (
+    *(s for s in TINY if not s.startswith(("agent.tokenizer", "agent.dynamics.conv", "agent.policy"))),
+    *(f"agent.tokenizer.conv.{what}" for what in ("base=8", "mult=[1]", "down=[0]", "patch=16", "groups=4", "attention=1")),
+    "agent.tokenizer.quantizer.size=8", "agent.tokenizer.quantizer.dim=4",
+)
+OF_AGENT = {
+    "delta_iris": TINY,
+    "iris": ("agent=iris", *_FRAMES, *(s for s in TINY if s.startswith("agent.policy"))),
+    "dart": ("agent=dart", *_FRAMES, "agent.policy.layers=1", "agent.policy.heads=2", "agent.policy.width=16", "agent.policy.mlp=16"),
+}  # fmt: skip
+
 # The same on Crafter: 64×64 pixels, 16×16 cells of 4.
 TINY_CRAFTER = (
     *(setting.replace("patch=8", "patch=16") for setting in TINY if not setting.startswith(("env.id", "experiment"))),
@@ -32,8 +44,8 @@ TINY_CRAFTER = (
 
 def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:
     """The configuration in this process, with changes."""
-    config = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.from_dotlist([s.lstrip("+") for s in (*base, *overrides)]))
-    return OmegaConf.to_object(config)
+    values = OmegaConf.to_container(OmegaConf.from_dotlist([s.lstrip("+") for s in (*base, *overrides)]))
+    return OmegaConf.to_object(merged(TrainConfig, values))
 
 
 def experiment(name: str, *overrides: str) -> TrainConfig:

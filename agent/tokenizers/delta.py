@@ -12,14 +12,14 @@ from agent.nets.actions import ActionEmbedding
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames, token_grid
 from agent.nets.initialization import initialize_like_gpt
 from agent.quantizers.make import make_quantizer
-from agent.quantizers.quantizer import QuantizerConfig
+from agent.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from agent.segment import Segment, masked_mean
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
 
 @dataclass
-class DeltaTokenizerConfig:
+class DeltaTokenizerConfig(TokenizerConfig):
     """conv: of the Δ-encoder and the decoder
     frame_conv:      of the previous frame's own encoder; must reduce as much as `conv`
     tokens:          Δ-tokens a step, K
@@ -31,9 +31,9 @@ class DeltaTokenizerConfig:
     l1, l2, worst:   weights of the reconstruction terms
     """
 
+    kind: str = "delta"
     conv: ConvConfig = field(default_factory=ConvConfig)
     frame_conv: ConvConfig = field(default_factory=ConvConfig)
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     tokens: int = 4
     latent: int = 64
     frame_latent: int = 8
@@ -44,7 +44,7 @@ class DeltaTokenizerConfig:
     worst: float = 0.01
 
 
-class DeltaTokenizer(nn.Module):
+class DeltaTokenizer(Tokenizer):
     """Codes what changed between two frames, given the action and the first of them."""
 
     def __init__(self, config: DeltaTokenizerConfig, spaces: Spaces) -> None:
@@ -53,6 +53,7 @@ class DeltaTokenizer(nn.Module):
         self.image_size = spaces.size
         conv, frame_conv = config.conv.fitted(spaces.size), config.frame_conv.fitted(spaces.size)
         self.map_size = conv.output_size(spaces.size)
+        self.tokens = config.tokens
         self.grid = token_grid(config.tokens)
         if (other := frame_conv.output_size(spaces.size)) != self.map_size:
             raise BadInput(
@@ -98,6 +99,17 @@ class DeltaTokenizer(nn.Module):
         cells = self.map_to_cells(self.encode_map(frames, actions, next_frames))
         return self.quantizer.nearest(self.to_code(cells))
 
+    def tokens_of(self, segment: Segment) -> Tensor:
+        """Of a segment [B, T] the tokens [B, T − 1, K] of the changes from each frame to the next."""
+        frames, actions, next_frames = segment.frames[:, :-1], segment.actions[:, :-1], segment.frames[:, 1:]
+        tokens = self.encode(frames.flatten(0, 1), actions.flatten(0, 1), next_frames.flatten(0, 1))
+        return tokens.unflatten(0, frames.shape[:2])
+
+    def reconstruction(self, segment: Segment) -> Tensor:
+        """Every frame but the first, of the one before it, the action and the tokens. [B, T] -> [B, T − 1, C, H, W] uint8."""
+        frames, actions = segment.frames[:, :-1].flatten(0, 1), segment.actions[:, :-1].flatten(0, 1)
+        return self.decode(frames, actions, self.tokens_of(segment).flatten(0, 1)).unflatten(0, segment.frames[:, 1:].shape[:2])
+
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens: [N, K] int64 -> what the decoder sees of them, [N, K, cell]."""
         return self.from_code(self.quantizer.lookup(tokens))
@@ -135,7 +147,3 @@ class DeltaTokenizer(nn.Module):
             "commitment": quantized.commitment,
         }
         return {"loss": sum(losses.values()), **losses}
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """What to watch besides the losses."""
-        return self.quantizer.diagnostics()

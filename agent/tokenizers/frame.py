@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames
 from agent.quantizers.make import make_quantizer
 from agent.quantizers.quantizer import QuantizerConfig
+from agent.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from agent.segment import Segment, masked_mean, real_frames
 from envs.spaces import Spaces
 
@@ -29,17 +30,18 @@ def published_codes() -> QuantizerConfig:
 
 
 @dataclass
-class FrameTokenizerConfig:
+class FrameTokenizerConfig(TokenizerConfig):
     """conv: of the encoder and the decoder; each place of the encoder's map is one token
     l1:     weight of the reconstruction term
     """
 
+    kind: str = "frame"
     conv: ConvConfig = field(default_factory=four_halvings)
     quantizer: QuantizerConfig = field(default_factory=published_codes)
     l1: float = 1.0
 
 
-class FrameTokenizer(nn.Module):
+class FrameTokenizer(Tokenizer):
     """Codes each frame on its own."""
 
     def __init__(self, config: FrameTokenizerConfig, spaces: Spaces) -> None:
@@ -59,6 +61,15 @@ class FrameTokenizer(nn.Module):
     def encode(self, frames: Tensor) -> Tensor:
         """frames: [N, C, H, W] uint8 -> tokens [N, K] int64."""
         return self.quantizer.nearest(self.encode_vectors(frames))
+
+    def tokens_of(self, segment: Segment) -> Tensor:
+        """Of a segment [B, T] the tokens [B, T, K] of its frames."""
+        return self.encode(segment.frames.flatten(0, 1)).unflatten(0, segment.frames.shape[:2])
+
+    def reconstruction(self, segment: Segment) -> Tensor:
+        """Every frame but the first, of its tokens. [B, T] -> [B, T − 1, C, H, W] uint8."""
+        tokens = self.tokens_of(segment[:, 1:])
+        return self.decode(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens: [..., K] int64 -> their codes, [..., K, dim]: what the decoder sees, and a policy that needs no frames."""
@@ -91,7 +102,3 @@ class FrameTokenizer(nn.Module):
         if perceptual is not None:
             losses["perceptual"] = masked_mean(perceptual(reconstruction, seen), real)
         return {"loss": sum(losses.values()), **losses}
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """What to watch besides the losses."""
-        return self.quantizer.diagnostics()

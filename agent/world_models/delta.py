@@ -18,7 +18,7 @@ from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizer
-from agent.world_models.tokens import DynamicsOutput, TokenDynamics, TokenDynamicsConfig, TokenWorld
+from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -27,7 +27,12 @@ from envs.spaces import Spaces
 class DeltaDynamicsConfig(TokenDynamicsConfig):
     """conv: of the frame encoder that makes the I-token"""
 
+    kind: str = "delta"
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
+
+    def steps_needed(self, burn_in: int, horizon: int) -> int:
+        """All: nothing is forgotten, as published."""
+        return burn_in - 1 + horizon
 
 
 class DeltaDynamics(TokenDynamics):
@@ -86,21 +91,7 @@ class DeltaDynamics(TokenDynamics):
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
-        """As `prediction_loss`. tokens: [B, T-1, K], from the tokenizer in evaluation mode, without gradient"""
         return self.prediction_loss(self(segment.frames, segment.actions, tokens), segment, tokens)
-
-
-class Imagined(NamedTuple):
-    """What the world answers to an action.
-
-    frames:  [B, C, H, W] uint8, the next observation
-    tokens:  [B, K] int64, the change that led to it
-    outlook: [B, width] from which `TokenWorld.outcome` reads reward and end
-    """
-
-    frames: Tensor
-    tokens: Tensor
-    outlook: Tensor
 
 
 class WorldState(NamedTuple):
@@ -120,44 +111,39 @@ class WorldState(NamedTuple):
     position: int
 
 
-class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics]):
-    """The Δ-autoencoder and its dynamics."""
+class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, WorldState]):
+    """The Δ-autoencoder and its dynamics. Their code of a frame is its I-token alone."""
 
     def start(self, segment: Segment) -> WorldState:
-        """The state at the segment's last frame, having seen its frames and, but for the last, its actions."""
         batch, steps = segment.mask.shape
         self.check_past(steps)
         transformer = self.dynamics.transformer
         cache, position = transformer.empty_cache(batch), 0
         pending = transformer.positions.weight.new_zeros(batch, 0, transformer.config.width)
         if steps > 1:
-            frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
-            tokens = self.tokenizer.encode(
-                frames.flatten(0, 1), actions.flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
-            )
-            blocks = self.dynamics.embed(frames, actions, tokens.unflatten(0, (batch, steps - 1)))
+            tokens = self.tokenizer.tokens_of(segment)
+            blocks = self.dynamics.embed(segment.frames[:, :-1], segment.actions[:, :-1], tokens)
             past, pending = blocks[:, :-1], blocks[:, -1:].contiguous()
             position = past.shape[1]
             transformer(past, cache, transformer.places(0, position))
         return WorldState(segment.frames[:, -1].contiguous(), pending, cache, position)
 
     def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
-        """actions: [B, F] int64; `select` chooses Δ-tokens from their logits.
-
-        When the transformer's context is full, what came before the newest I-token is forgotten.
-        """
+        """As in `TokenWorld`; of a full context the newest I-token stays."""
         transformer, pending, position = self.dynamics.transformer, state.pending, state.position
         read = pending.shape[1] + self.dynamics.positions_per_step - 1  # the last Δ-token stays pending
         if position + read >= transformer.positions.num_embeddings:
             read, pending, position = read - pending.shape[1], pending[:, :0], 0
         places = transformer.places(position, read)
-        imagined, pending = self._imagine_again(state.frames, actions, pending, state.cache, places, select)
-        return imagined, WorldState(imagined.frames, pending, state.cache, position + read)
+        frames, tokens, outlook, pending = self._imagine_again(state.frames, actions, pending, state.cache, places, select)
+        return Imagined(tokens, outlook), WorldState(frames, pending, state.cache, position + read)
 
     def imagine(
         self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
-    ) -> tuple[Imagined, Tensor]:
-        """The step itself, and the next step's pending input. places: of pending, I-token, action, Δ1 … Δ(K-1)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1) -> frames, tokens, outlook, pending: the next
+        step's frames and pending input, and what is `Imagined`.
+        """
         dynamics, frames = self.dynamics, pixels(frames)  # once for all that look at them
         i_token = dynamics.embed_frames(frames).unsqueeze(1)
         inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
@@ -168,6 +154,22 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics]):
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
         chosen = torch.stack(tokens, dim=1)
-        return Imagined(self.tokenizer.decode(frames, actions, chosen), chosen, outlook), inputs
+        return self.tokenizer.decode(frames, actions, chosen), chosen, outlook, inputs
 
     _imagine_again = repeated(imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
+
+    def frames(self, state: WorldState) -> Tensor:
+        return state.frames
+
+    def frames_of(self, frames: Tensor) -> Tensor:
+        return frames
+
+    @property
+    def code_shape(self) -> tuple[int, int]:
+        return 1, self.dynamics.config.transformer.width
+
+    def codes(self, state: WorldState) -> Tensor:
+        return self.codes_of(state.frames)
+
+    def codes_of(self, frames: Tensor) -> Tensor:
+        return self.dynamics.embed_frames(frames).unsqueeze(-2)

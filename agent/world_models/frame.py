@@ -16,7 +16,7 @@ from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places, TransformerConfig
 from agent.segment import Segment
 from agent.tokenizers.frame import FrameTokenizer
-from agent.world_models.tokens import DynamicsOutput, TokenDynamics, TokenDynamicsConfig, TokenWorld
+from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -30,6 +30,7 @@ def published_transformer() -> TransformerConfig:
 class FrameDynamicsConfig(TokenDynamicsConfig):
     """context: in frames"""
 
+    kind: str = "frame"
     transformer: TransformerConfig = field(default_factory=published_transformer)
     context: int = 20
     reward: str = "sign"
@@ -70,7 +71,6 @@ class FrameDynamics(TokenDynamics):
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
-        """As `prediction_loss`. tokens: [B, T, K] of all frames, from the tokenizer in evaluation mode, without gradient"""
         return self.prediction_loss(self(tokens, segment.actions), segment, tokens[:, 1:])
 
 
@@ -86,63 +86,42 @@ def _read_again(dynamics: FrameDynamics, inputs: Tensor, cache: Cache, places: P
     return y, dynamics.token_head(y)
 
 
-class Imagined(NamedTuple):
-    """What the world answers to an action. Its picture is made only where it is asked for, by `FrameWorld.frames`.
-
-    tokens:     [B, K] int64, of the next frame
-    embeddings: [B, K, dim] their codes
-    outlook:    [B, width] from which `TokenWorld.outcome` reads reward and end
-    """
-
-    tokens: Tensor
-    embeddings: Tensor
-    outlook: Tensor
-
-
 class WorldState(NamedTuple):
     """Where an imagined episode stands.
 
-    tokens:     [B, K] int64, of the newest frame; the transformer has read all but the last of them
-    embeddings: [B, K, dim] their codes
-    cache:      the transformer's keys and values, written in place by `step`: of two states that came
-                from the same one, only the newer may go on
-    position:   how much of the cache is filled; the same for the whole batch, hence a plain integer
+    tokens:   [B, K] int64, of the newest frame; the transformer has read all but the last of them
+    cache:    the transformer's keys and values, written in place by `step`: of two states that came
+              from the same one, only the newer may go on
+    position: how much of the cache is filled; the same for the whole batch, hence a plain integer
     """
 
     tokens: Tensor
-    embeddings: Tensor
     cache: Cache
     position: int
 
 
-class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics]):
-    """A per-frame tokenizer and its dynamics."""
+class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, WorldState]):
+    """A per-frame tokenizer and its dynamics. A frame's picture is made only where it is asked for."""
 
     unit = "frames"
 
     def start(self, segment: Segment) -> WorldState:
-        """The state at the segment's last frame, having seen its frames and, but for the last, its actions."""
         batch, steps = segment.mask.shape
         self.check_past(steps)
-        tokens = self.tokenizer.encode(segment.frames.flatten(0, 1)).unflatten(0, (batch, steps))
+        tokens = self.tokenizer.tokens_of(segment)
         cache = self.dynamics.transformer.empty_cache(batch)
         position = self._read(self.dynamics.embed(tokens, segment.actions)[:, :-2], cache)
-        newest = tokens[:, -1].contiguous()
-        return WorldState(newest, self.tokenizer.embed(newest), cache, position)
+        return WorldState(tokens[:, -1].contiguous(), cache, position)
 
     def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
-        """actions: [B, F] int64; `select` chooses tokens from their logits.
-
-        When the transformer's context has no room for another frame, what came before the newest one is forgotten.
-        """
+        """As in `TokenWorld`; where the context has no room for another frame, the newest one stays."""
         dynamics, position = self.dynamics, state.position
         left = dynamics.transformer.positions.num_embeddings - position
         if left < 2 + dynamics.tokens:  # the newest frame's last token, the action, the next frame
             position = self._read(dynamics.token_embedding(state.tokens[:, :-1]), state.cache)
         places = dynamics.transformer.places(position, dynamics.positions_per_step)
         imagined = self.imagine(state.tokens, actions, state.cache, places, select)
-        position += dynamics.positions_per_step
-        return imagined, WorldState(imagined.tokens, imagined.embeddings, state.cache, position)
+        return imagined, WorldState(imagined.tokens, state.cache, position + dynamics.positions_per_step)
 
     def imagine(
         self, tokens: Tensor, actions: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
@@ -158,8 +137,7 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics]):
             y, logits = _read_again(dynamics, inputs, cache, at)
             outlook = outlook if chosen else y
             chosen.append(select(logits))
-        following = torch.stack(chosen, dim=1)
-        return Imagined(following, self.tokenizer.embed(following), outlook)
+        return Imagined(torch.stack(chosen, dim=1), outlook)
 
     def _read(self, past: Tensor, cache: Cache) -> int:
         """Fills the cache from its beginning. past: [B, n, width] -> n."""
@@ -167,6 +145,24 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics]):
             self.dynamics.transformer(past, cache, self.dynamics.transformer.places(0, past.shape[1]))
         return past.shape[1]
 
-    def frames(self, seen: WorldState | Imagined) -> Tensor:
-        """What stands there, as a picture: [B, C, H, W] uint8. The one place where the decoder runs."""
-        return self.tokenizer.decode(seen.tokens)
+    def frames(self, state: WorldState) -> Tensor:
+        """As in `TokenWorld`. The one place where the decoder runs."""
+        return self.tokenizer.decode(state.tokens)
+
+    def frames_of(self, frames: Tensor) -> Tensor:
+        """What the tokenizer makes of them: a policy plays by what it has learned from (IRIS, section 2.3)."""
+        return self.tokenizer.decode(self._tokens(frames).flatten(0, -2)).unflatten(0, frames.shape[:-3])
+
+    @property
+    def code_shape(self) -> tuple[int, int]:
+        return self.tokenizer.tokens, self.tokenizer.config.quantizer.vector_dim
+
+    def codes(self, state: WorldState) -> Tensor:
+        return self.tokenizer.embed(state.tokens)
+
+    def codes_of(self, frames: Tensor) -> Tensor:
+        return self.tokenizer.embed(self._tokens(frames))
+
+    def _tokens(self, frames: Tensor) -> Tensor:
+        """[..., C, H, W] -> [..., K]"""
+        return self.tokenizer.encode(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])

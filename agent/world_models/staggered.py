@@ -11,6 +11,7 @@ from agent.nets.noise import KeyedGumbelMax, split
 from agent.nets.transformer import Cache
 from agent.segment import Segment
 from agent.world_models.delta import DeltaWorld
+from envs.errors import BadInput
 from envs.spaces import Spaces
 
 
@@ -55,7 +56,15 @@ class StaggeredWorld:
     """
 
     def __init__(self, world: DeltaWorld, spaces: Spaces) -> None:
-        """spaces: of the environment that the world is one of"""
+        """spaces: of the environment that the world is one of
+
+        Raises BadInput for another world than Δ-IRIS's.
+        """
+        if not isinstance(world, DeltaWorld):
+            raise BadInput(
+                "Dream-v0 and its benchmark know the world of agent=delta_iris only, so far; give a run of that, or watch this "
+                "one's dream by scripts/play.py."
+            )
         self.world, self.dynamics, self.spaces = world, world.dynamics, spaces
 
     @torch.no_grad()
@@ -88,11 +97,8 @@ class StaggeredWorld:
         if steps == 1:
             return
         # What stands behind a row's last frame is written, too, and no one sees it before it is written anew.
-        transformer, frames, actions = self.dynamics.transformer, segment.frames[:, :-1], segment.actions[:, :-1]
-        tokens = self.world.tokenizer.encode(
-            frames.flatten(0, 1), actions.flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
-        )
-        blocks = self.dynamics.embed(frames, actions, tokens.unflatten(0, (len(rows), steps - 1)))
+        transformer, tokens = self.dynamics.transformer, self.world.tokenizer.tokens_of(segment)
+        blocks = self.dynamics.embed(segment.frames[:, :-1], segment.actions[:, :-1], tokens)
         cache, read = transformer.empty_cache(len(rows)), blocks.shape[1] - 1
         transformer(blocks[:, :-1], cache, transformer.own_places(torch.ones_like(ages), read))
         for own, started in zip(state.cache, cache, strict=True):
@@ -111,10 +117,12 @@ class StaggeredWorld:
         # The pending input stands at place age × positions a step: nowhere, where there is no past.
         places = self.dynamics.transformer.own_places(ages * per_step, per_step)
         select = KeyedGumbelMax(split(state.keys, state.clocks))
-        imagined, pending = self.world.imagine(state.frames, actions, state.pending, state.cache, places, select)
-        rewards, ends = self.world.outcome(imagined.outlook, select)
-        state.frames.copy_(imagined.frames)
+        frames, tokens, outlook, pending = self.world.imagine(
+            state.frames, actions, state.pending, state.cache, places, select
+        )
+        rewards, ends = self.world.outcome(outlook, select)
+        state.frames.copy_(frames)
         state.pending.copy_(pending)
         state.ages.copy_(ages + 1)
         state.clocks.add_(1)
-        return Outcome(imagined.frames, imagined.tokens, rewards, ends)
+        return Outcome(frames, tokens, rewards, ends)

@@ -7,7 +7,7 @@ from agent.actor_critic import ActorCriticConfig
 from agent.agent import Agent, AgentConfig
 from agent.nets.conv import ConvConfig
 from agent.nets.transformer import TransformerConfig
-from agent.policies.cnn_lstm import CnnLstmPolicyConfig
+from agent.policies.lstm import CnnLstmPolicyConfig
 from agent.quantizers.quantizer import QuantizerConfig
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizerConfig

@@ -16,7 +16,8 @@ from agent.nets.actions import ActionEmbedding, by_factor, random_actions
 from agent.nets.conv import ConvConfig
 from agent.nets.heads import gumbel_max
 from agent.parts import PARTS, make_learner, noise
-from agent.policies.cnn_lstm import CnnLstmPolicy, PolicyOutput
+from agent.policies.lstm import CnnLstmPolicy
+from agent.policies.policy import PolicyOutput
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from tests.tiny import tiny
@@ -49,9 +50,9 @@ def test_factors_are_independent_categoricals(sizes) -> None:
     for part in parts[1:]:
         joint = joint[..., None] * part
     actions = random_actions(sizes, (1, 1), CPU)
-    policy = CnnLstmPolicy(small_config().policy, SPACES)
+    policy = CnnLstmPolicy(small_config().policy, SPACES.frame_shape, SPACES.actions)
     trajectory = Trajectory(
-        frames=torch.zeros(1, 2, 3, 1, 1, dtype=torch.uint8), actions=actions, tokens=torch.zeros(1, 1, 1),
+        observations=torch.zeros(1, 2, 3, 1, 1, dtype=torch.uint8), actions=actions, tokens=torch.zeros(1, 1, 1),
         rewards=torch.ones(1, 1), ends=torch.ones(1, 1, dtype=torch.bool), batch_size=[1],
     )  # fmt: skip
     output = PolicyOutput(by_factor(flat, sizes), torch.zeros(1, 1, 255))

@@ -18,7 +18,8 @@ from agent.actor_critic import (
 from agent.agent import Agent
 from agent.imagination import Trajectory
 from agent.nets.heads import symlog
-from agent.policies.cnn_lstm import CnnLstmPolicy, PolicyOutput
+from agent.policies.lstm import CnnLstmPolicy
+from agent.policies.policy import PolicyOutput
 
 from .conftest import ACTIONS, SPACES, random_segment, small_config
 
@@ -92,7 +93,7 @@ CONFIG = ActorCriticConfig(burn_in=3, horizon=HORIZON, discount=0.9, lambda_=0.8
 def make_policy(value: str = "two_hot") -> CnnLstmPolicy:
     config = small_config().policy
     config.value = value
-    return CnnLstmPolicy(config, SPACES)
+    return CnnLstmPolicy(config, SPACES.frame_shape, SPACES.actions)
 
 
 def make_rollout(value_size: int) -> tuple[PolicyOutput, Tensor, Trajectory]:
@@ -101,7 +102,7 @@ def make_rollout(value_size: int) -> tuple[PolicyOutput, Tensor, Trajectory]:
     ends = torch.eye(BATCH, HORIZON, dtype=torch.bool)
     ends[0, 2] = ends[1, 3] = True
     trajectory = Trajectory(
-        frames=torch.zeros(BATCH, HORIZON + 1, 3, 1, 1, dtype=torch.uint8),
+        observations=torch.zeros(BATCH, HORIZON + 1, 3, 1, 1, dtype=torch.uint8),
         actions=torch.randint(ACTIONS, (BATCH, HORIZON, 2), generator=g),
         tokens=torch.zeros(BATCH, HORIZON, 4, dtype=torch.int64),
         rewards=torch.randn(BATCH, HORIZON, generator=g),

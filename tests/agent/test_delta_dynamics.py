@@ -157,13 +157,14 @@ class Forced:
 
 def run(agent: Agent, state: WorldState, actions: Tensor, tokens: Tensor):
     """Steps under actions [B, H, F] and tokens [B, H, K] -> frames, token and end logits, rewards [B, H, ...]; state."""
-    forced, imagined = Forced(tokens), []
+    forced, imagined, frames = Forced(tokens), [], []
     for action in actions.unbind(dim=1):
         step, state = agent.world.step(state, action, forced)
         imagined.append(step)
+        frames.append(state.frames)
     rewards, _ = agent.world.outcome(torch.stack([i.outlook for i in imagined], dim=1), forced)
     return (
-        torch.stack([i.frames for i in imagined], dim=1),
+        torch.stack(frames, dim=1),
         torch.stack(forced.token_logits, dim=1).unflatten(1, (-1, K)),
         forced.end_logits,
         rewards,

@@ -240,20 +240,19 @@ def test_no_picture_is_made_that_nobody_asks_for() -> None:
     state = world.start(random_segment(2, 3))
     for t in range(CONTEXT + 1):
         imagined, state = world.step(state, random_actions(2, 1)[:, 0], gumbel_max)
-        assert torch.equal(imagined.embeddings, world.tokenizer.quantizer.codebook[imagined.tokens])
-        assert imagined.embeddings.shape == (2, K, 8) and torch.equal(imagined.embeddings, state.embeddings)
+        codes = world.codes(state)
+        assert codes.shape == (2, K, 8) and torch.equal(codes, world.tokenizer.quantizer.codebook[imagined.tokens])
     world.outcome(imagined.outlook)
     assert not calls
-    for seen in (imagined, state):
-        frames = world.frames(seen)
-        assert frames.shape == (2, 3, 16, 16) and torch.equal(frames, world.tokenizer.decode(state.tokens))
+    frames = world.frames(state)
+    assert frames.shape == (2, 3, 16, 16) and torch.equal(frames, world.tokenizer.decode(state.tokens))
 
 
 def test_the_start_is_the_last_frame(world: FrameWorld) -> None:
     segment = random_segment(2, 3)
     state = world.start(segment)
     assert torch.equal(state.tokens, world.tokenizer.encode(segment.frames[:, -1]))
-    assert torch.equal(state.embeddings, world.tokenizer.embed(state.tokens))
+    assert torch.equal(world.codes(state), world.codes_of(segment.frames)[:, -1])
     other = segment.clone()
     other.actions[:, -1] += 1  # not taken yet
     assert all(torch.equal(a, b) for a, b in zip(state.cache, world.start(other).cache, strict=True))

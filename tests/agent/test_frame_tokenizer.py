@@ -28,7 +28,7 @@ def small_conv(**changes) -> ConvConfig:
 
 
 def small_config(**changes) -> FrameTokenizerConfig:
-    return replace(FrameTokenizerConfig(small_conv(), QuantizerConfig("vq", size=16, dim=8, commitment=1.0)), **changes)
+    return replace(FrameTokenizerConfig(conv=small_conv(), quantizer=QuantizerConfig("vq", size=16, dim=8, commitment=1.0)), **changes)
 
 
 def make(spaces: Spaces = SPACES, **changes) -> FrameTokenizer:

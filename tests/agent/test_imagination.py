@@ -33,7 +33,7 @@ def agent() -> Agent:
 def rollout(agent: Agent, seed: int = 0, select=gumbel_max, steps: int = 3) -> Trajectory:
     segment = random_segment(BATCH, 3)[:, -steps:]
     torch.manual_seed(seed)
-    return imagine(agent.world, agent.policy, segment, burn_in(agent.policy, segment), HORIZON, select)
+    return imagine(agent.world, agent.policy, segment, burn_in(agent.policy, segment.frames[:, :-1]), HORIZON, select)
 
 
 def same(a: Trajectory, b: Trajectory) -> bool:
@@ -43,7 +43,7 @@ def same(a: Trajectory, b: Trajectory) -> bool:
 def test_shapes_and_types(agent: Agent) -> None:
     trajectory = rollout(agent)
     expected = {
-        "frames": ((BATCH, HORIZON + 1, 3, SIZE, SIZE), torch.uint8),
+        "observations": ((BATCH, HORIZON + 1, 3, SIZE, SIZE), torch.uint8),
         "actions": ((BATCH, HORIZON, 2), torch.int64),
         "tokens": ((BATCH, HORIZON, K), torch.int64),
         "rewards": ((BATCH, HORIZON), torch.float32),
@@ -53,12 +53,12 @@ def test_shapes_and_types(agent: Agent) -> None:
     assert {name: (x.shape, x.dtype) for name, x in trajectory.to_dict().items()} == expected
     assert trajectory.actions.min() >= 0 and trajectory.actions.max() < ACTIONS
     assert trajectory.tokens.min() >= 0 and trajectory.tokens.max() < 16
-    assert torch.equal(trajectory.frames[:, 0], random_segment(BATCH, 3).frames[:, -1])
+    assert torch.equal(trajectory.observations[:, 0], random_segment(BATCH, 3).frames[:, -1])
 
 
 def test_no_gradient_and_nothing_learned(agent: Agent) -> None:
     before = copy.deepcopy(agent.state_dict())
-    state = burn_in(agent.policy, random_segment(BATCH, 3))
+    state = burn_in(agent.policy, random_segment(BATCH, 3).frames[:, :-1])
     assert state.requires_grad  # the caller decides; imagination itself never asks for one
     trajectory = imagine(agent.world, agent.policy, random_segment(BATCH, 3), state, HORIZON)
     assert not any(x.requires_grad for x in trajectory.to_dict().values())
@@ -78,21 +78,21 @@ def test_greedy_needs_no_seed(agent: Agent) -> None:
 def test_the_policy_acts_on_what_the_trajectory_says_it_saw(agent: Agent, steps: int) -> None:
     """Actor and critic recomputed over the trajectory in one pass are those that imagined it."""
     trajectory, segment = rollout(agent, select=greedy, steps=steps), random_segment(BATCH, 3)[:, -steps:]
-    state = burn_in(agent.policy, segment)
-    output, _ = agent.policy(trajectory.frames[:, :-1], state)
+    state = burn_in(agent.policy, segment.frames[:, :-1])
+    output, _ = agent.policy(trajectory.observations[:, :-1], state)
     assert torch.equal(output.action_logits.argmax(dim=-1), trajectory.actions)
     assert len(trajectory.actions.unique()) > 1
     # Each frame is what the tokens say, on top of the one before.
     for t in range(HORIZON):
-        decoded = agent.tokenizer.decode(trajectory.frames[:, t], trajectory.actions[:, t], trajectory.tokens[:, t])
-        assert torch.equal(decoded, trajectory.frames[:, t + 1])
+        decoded = agent.tokenizer.decode(trajectory.observations[:, t], trajectory.actions[:, t], trajectory.tokens[:, t])
+        assert torch.equal(decoded, trajectory.observations[:, t + 1])
 
 
 def test_burn_in_stops_before_the_last_frame(agent: Agent) -> None:
     segment = random_segment(BATCH, 4)
     expected = agent.policy(segment.frames[:, :3], agent.policy.initial_state(BATCH))[1]
-    torch.testing.assert_close(burn_in(agent.policy, segment), expected)
-    assert not burn_in(agent.policy, segment[:, :1]).any()
+    torch.testing.assert_close(burn_in(agent.policy, segment.frames[:, :-1]), expected)
+    assert not burn_in(agent.policy, segment.frames[:, :0]).any()
 
 
 def test_a_dream_follows_the_given_actions(agent: Agent) -> None:
@@ -128,5 +128,5 @@ def test_a_repeated_body_returns_no_views(agent: Agent) -> None:
     state = agent.world.start(random_segment(BATCH, 3))
     imagined, following = agent.world.step(state, torch.zeros(BATCH, 2, dtype=torch.int64))
     actions, policy_state = act(agent.policy, state.frames, agent.policy.initial_state(BATCH), greedy)
-    for tensor in (*imagined, following.pending, actions, policy_state):
+    for tensor in (*imagined, following.frames, following.pending, actions, policy_state):
         assert tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize

@@ -110,7 +110,7 @@ def expected_dream(agent: Agent, wake_every: int | None) -> list[tuple]:
         alone += 1
         reward, _ = world.outcome(imagined.outlook)
         end = agent.dynamics.end_head(imagined.outlook).softmax(-1)[0, 1]
-        result.append((imagined.frames[0], imagined.tokens[0], float(reward), float(end), alone))
+        result.append((state.frames[0], imagined.tokens[0], float(reward), float(end), alone))
         if t + 2 <= 2 or alone == wake_every:  # burn-in 2
             state, alone = world.start(start(frames[t : t + 2], ACTIONS[t : t + 1])), 0
     return result

@@ -55,7 +55,7 @@ def alone(agent: Agent, segment: Segment, actions: Tensor, key: int) -> list[Out
     for clock, action in enumerate(actions):
         select = KeyedGumbelMax(split(torch.tensor([key]), clock))
         imagined, state = agent.world.step(state, action[None], select)
-        outcomes.append(Outcome(imagined.frames, imagined.tokens, *agent.world.outcome(imagined.outlook, select)))
+        outcomes.append(Outcome(state.frames, imagined.tokens, *agent.world.outcome(imagined.outlook, select)))
     return outcomes
 
 

@@ -60,11 +60,11 @@ class Guided(DeltaWorld):
     def __init__(self, world: DeltaWorld, frames: torch.Tensor) -> None:
         super().__init__(world.tokenizer, world.dynamics)
         self.guide = iter(frames.to(torch.uint8).unbind(dim=1))
-        self.frames: list[torch.Tensor] = []  # our own
+        self.dreamt: list[torch.Tensor] = []  # our own
 
     def step(self, *arguments):
         imagined, state = super().step(*arguments)
-        self.frames.append(imagined.frames)
+        self.dreamt.append(state.frames)
         return imagined, state._replace(frames=next(self.guide))
 
 
@@ -107,11 +107,12 @@ def ours(model, published) -> SimpleNamespace:
         dynamics_output = dynamics(segment.frames, segment.actions, full_tokens)
         config = agent.config.actor_critic
         start = segment[:, : int(published["imagine/burn_in"])]
-        state, target_state = burn_in(agent.policy, start), burn_in(agent.target_policy, start)
+        past = start.frames[:, :-1]
+        state, target_state = burn_in(agent.policy, past), burn_in(agent.target_policy, past)
         world = Guided(agent.world, published["imagine/frames"])
         trajectory = imagine(world, agent.policy, start, state, config.horizon, greedy)
-        output, _ = agent.policy(trajectory.frames[:, :-1], state)
-        target_output, _ = agent.target_policy(trajectory.frames, target_state)
+        output, _ = agent.policy(trajectory.observations[:, :-1], state)
+        target_output, _ = agent.target_policy(trajectory.observations, target_state)
         target_values = agent.policy.value_code.value(target_output.value)
         trained = build_agent(description).tokenizer.train()
         trained.loss(segment)
@@ -131,7 +132,7 @@ def ours(model, published) -> SimpleNamespace:
             dynamics=dynamics_output,
             dynamics_loss=dynamics.loss(segment, tokens),
             trajectory=trajectory,
-            imagined_frames=torch.stack(world.frames, dim=1),
+            imagined_frames=torch.stack(world.dreamt, dim=1),
             output=output,
             target_output=target_output,
             target_values=target_values,

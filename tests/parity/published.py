@@ -13,7 +13,7 @@ from agent.actor_critic import ActorCriticConfig
 from agent.agent import AgentConfig
 from agent.nets.conv import ConvConfig
 from agent.nets.transformer import TransformerConfig
-from agent.policies.cnn_lstm import CnnLstmPolicyConfig
+from agent.policies.lstm import CnnLstmPolicyConfig
 from agent.quantizers.quantizer import QuantizerConfig
 from agent.tokenizers.delta import DeltaTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig

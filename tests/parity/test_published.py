@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from agent.parts import window
 from agent.agent import Agent, AgentConfig
 from envs.spaces import Spaces
 
@@ -65,7 +66,8 @@ def test_experiment_atari100k_is_the_published_atari_configuration():
         "policy": (75, 200, 200, 0.0),
     }
     assert {part: c.batch for part, c in loop.items()} == {"tokenizer": 16, "dynamics": 64, "policy": 64}
-    assert (config.tokenizer.steps, config.dynamics.steps, config.epochs, config.replay.alpha) == (21, 26, 600, 1.0)
+    steps = [window(config, part).steps for part in ("tokenizer", "dynamics")]
+    assert (*steps, config.epochs, config.replay.alpha) == (21, 26, 600, 1.0)
 
 
 def test_an_unknown_tensor_is_not_swallowed():

@@ -26,7 +26,7 @@ VALUES = {
     "agent.dynamics.transformer.width=1.5": ["agent.dynamics.transformer.width", "1.5", "Integer"],
     "agent.tokenizer.conv.mult=3": ["agent.tokenizer.conv.mult", "list"],
     "agent.tokenizer.conv.mult=[]": ["agent.tokenizer.conv.mult=[]", "at least one"],
-    "agent.policy=3": ["agent.policy", "CnnLstmPolicyConfig"],
+    "agent.policy=3": ["agent.policy", "PolicyConfig"],
     "tokenizer.learning_rate=fast": ["tokenizer.learning_rate", "'fast'", "Float"],
     "epochs=true": ["epochs", "True", "Integer"],
     "epochs=": ["epochs", "Integer"],

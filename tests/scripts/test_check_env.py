@@ -25,7 +25,7 @@ def test_the_page(place: Path):
     assert result.code == 0, result.err
     for part in (
         "odd_envs:Strange-v0 for experiment=catch", "observation view.camera (speed not seen)", "32×32×4 of Box(-1, 1, (4, 12, 9), float32)",
-        "0 terminated", "truncated), of 7 to 7 steps", "for the 5,600 steps", "decides all", "check_env.png", "Nothing stands against it.",
+        "0 terminated", "truncated), of 7 to 7 steps", "for the 4,800 steps", "decides all", "check_env.png", "Nothing stands against it.",
     ):  # fmt: skip
         assert part in " ".join(result.out.split()), (part, result.out)
     assert max(map(len, result.out.splitlines())) <= 110

@@ -25,7 +25,6 @@ def test_the_pages_say_the_same_in_ten_lines():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("catch")  # one process trains it, for all
 def test_what_learns_in_the_dream_plays_in_reality(catch: Path, tmp_path, monkeypatch):
     """catch: what the command leaves"""
     pytest.importorskip("stable_baselines3")

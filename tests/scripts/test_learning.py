@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agent.collect import Collector
-from agent.previews import reconstruct
+
 from agent.replay import Replay, ReplayConfig
 from agent.saved import load_agent
 from envs.vector import make_vector
@@ -37,13 +37,12 @@ def errors(
         frames = segment.frames.float() / 255
         copy = (frames[:-1] - frames[1:]).square().mean(dim=(1, 2, 3))
         counted = segment.mask[:-1] & (copy > 0) if moving else segment.mask[:-1]
-        ours.append((reconstruct(agent, segment).float() / 255 - frames[1:]).square().mean(dim=(1, 2, 3))[counted])
+        ours.append((agent.tokenizer.reconstruction(segment.unsqueeze(0))[0].float() / 255 - frames[1:]).square().mean(dim=(1, 2, 3))[counted])
         copied.append(copy[counted])
     return float(torch.cat(ours).mean()), float(torch.cat(copied).mean())
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("catch")  # one process trains it, for all
 def test_catch_is_learned_from_pixels(catch, tmp_path):
     output = tmp_path / "evaluation.json"
     result = evaluate(f"run={catch}", "episodes=100", "seed=77", f"output={output}", cwd=tmp_path)

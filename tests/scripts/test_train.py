@@ -38,7 +38,7 @@ def test_what_it_prints(finished: Path):
         "actions: Discrete(3): one of 3",
         "schedule: 1 epochs, 60 steps of 3 environments; updates: tokenizer 3, dynamics 3, policy 0",
     ]
-    assert re.match(r"learning: horizon \d+, burn-in \d+, γ .*, λ .*, entropy .*, K \d+, context \d+$", lines.pop(2))
+    assert re.match(r"learning: horizon \d+, burn-in \d+, γ .*, λ .*, entropy .*, context \d+$", lines.pop(2))
     assert re.fullmatch(r"cpu, eager, (fp32|bf16): about .* of updates .*", lines.pop(2))
     assert [line.split(":")[0] for line in lines[1:]] == ["run folder", "checkpoint", "curves", "dream", "evaluate"]
     folder = finished.parent / lines[1].split()[-1]

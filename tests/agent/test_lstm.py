@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agent.nets.conv import pixels
-from agent.policies.cnn_lstm import CnnLstmPolicy
+from agent.policies.lstm import CnnLstmPolicy
 from envs.errors import BadInput
 
 from .conftest import ACTIONS, SPACES, random_segment, small_config
@@ -18,7 +18,7 @@ HIDDEN, STEPS = 16, 6
 @pytest.fixture
 def policy() -> CnnLstmPolicy:
     torch.manual_seed(0)
-    policy = CnnLstmPolicy(small_config().policy, SPACES)
+    policy = CnnLstmPolicy(small_config().policy, SPACES.frame_shape, SPACES.actions)
     torch.nn.init.normal_(policy.critic.weight)
     return policy
 
@@ -79,7 +79,7 @@ def test_the_gradient_reaches_every_step(policy: CnnLstmPolicy, frames: Tensor) 
 def test_values_start_at_zero(frames: Tensor, value: str, size: int) -> None:
     config = small_config().policy
     config.value = value
-    policy = CnnLstmPolicy(config, SPACES)
+    policy = CnnLstmPolicy(config, SPACES.frame_shape, SPACES.actions)
     output, _ = policy(frames, policy.initial_state(3))
     assert output.value.shape == (3, STEPS, size) and not output.value.any()
     torch.testing.assert_close(policy.value_code.value(output.value), torch.zeros(3, STEPS), rtol=0, atol=1e-6)
@@ -99,4 +99,4 @@ def test_misfits_are_refused() -> None:
         config = small_config().policy
         setattr(config.conv, name, value)
         with pytest.raises(BadInput, match=message):
-            CnnLstmPolicy(config, SPACES)
+            CnnLstmPolicy(config, SPACES.frame_shape, SPACES.actions)
