@@ -171,4 +171,5 @@ def all_keys(schema: type) -> list[str]:
 
     keys = walk(dataclasses.asdict(schema()), "")
     parts = KINDS.items() if "agent" in keys else ()
-    return [*keys, *(key for part, kinds in parts for kind in kinds.values() for key in walk(dataclasses.asdict(kind()), f"agent.{part}"))]
+    others = (key for part, kinds in parts for kind in kinds.values() for key in walk(dataclasses.asdict(kind()), f"agent.{part}"))
+    return list(dict.fromkeys([*keys, *others]))  # each once: a suggestion is not to say the same twice

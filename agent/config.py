@@ -116,14 +116,14 @@ def merged(schema: type, values: dict[str, Any]) -> DictConfig:
 
     Raises BadInput for a kind that there is not, and OmegaConf's errors for keys and types.
     """
-    config = OmegaConf.structured(schema)
+    config, given = OmegaConf.structured(schema), OmegaConf.create(values)
     for part, kinds in KINDS.items():
-        kind = values.get("agent", {}).get(part, {}).get("kind")
-        if kind is not None and kind not in kinds:
+        kind = OmegaConf.select(given, f"agent.{part}.kind")
+        if kind is not None and str(kind) not in kinds:
             raise BadInput(f"agent.{part}.kind={kind} is not known; choose agent/{part}={'|'.join(kinds)}.")
         if kind is not None:
             config.agent[part] = OmegaConf.structured(kinds[kind])
-    return OmegaConf.merge(config, values)
+    return OmegaConf.merge(config, given)
 
 
 def store(name: str, schema: type) -> None:

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from agent import cli
+from agent.config import TrainConfig
 from agent.learner import NonFinite
 from envs.errors import BadInput
 
@@ -93,6 +94,11 @@ def test_refusals_name_the_key(run, capfd):
     }.items():
         code, received = run(given)
         assert (code, received, capfd.readouterr()) == (2, [], ("", sentence + "\n"))
+
+
+def test_a_key_that_several_kinds_have_is_suggested_once():
+    keys = cli.all_keys(TrainConfig)
+    assert len(keys) == len(set(keys)) and {"agent.tokenizer.frame_latent", "agent.policy.mlp"} < set(keys)
 
 
 def test_all_keys():

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import shutil
 import signal
 import time
@@ -15,7 +16,7 @@ import yaml
 from agent import checkpoint
 from agent.logger import read_metrics
 from agent.run import interruptible, make_folder, run_folder, train
-from agent.saved import load_agent, resumed_config
+from agent.saved import config_from_state, load_agent, resumed_config
 from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import TINY_CRAFTER, tiny
@@ -148,6 +149,13 @@ def test_episodes_that_have_just_ended(tmp_path):
     assert checkpoint.load(halves).tensors["collector"]["done"].all()
     resume(halves, "epochs=2")
     check_equal(whole, halves)
+
+
+@pytest.mark.parametrize("broken", [3, None, {"tokenizer": 3}, {"tokenizer": {"kind": "no"}}, {"policy": {"kind": ["vit"]}}])
+def test_a_saved_configuration_that_is_none(broken):
+    saved = dataclasses.asdict(tiny()) | {"agent": broken}
+    with pytest.raises(BadInput):
+        config_from_state({"config": saved})
 
 
 class TestWhatMayChange:

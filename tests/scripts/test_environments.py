@@ -55,8 +55,10 @@ def test_its_world_is_learned(name, tmp_path):
     run = learn(name, tmp_path, *SHORT)
     ours, copied = errors(run, steps=400, length=8, env_id=ENVIRONMENTS[name][0].removeprefix("env.id="), moving=True)
     assert ours < 1.1 * copied, (ours, copied)  # thin poles and small balls take more updates than there are here
-    first, *later = curve(run, "dynamics/reward")
-    assert sum(later) / len(later) < first, (first, later)
+    # CarRacing zooms in during its first steps: what it collects later changes more, and costs more.
+    for loss in ("dynamics/reward",) if name == "carracing" else ("tokenizer/reconstruction_l2", "dynamics/reward"):
+        first, *later = curve(run, loss)
+        assert sum(later) / len(later) < first, (loss, first, later)
     assert len(returns(run, name, "episodes=2")) == 2
 
 
