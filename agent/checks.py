@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from agent.logger import KINDS
-from agent.replay import Replay
 from agent.config import TrainConfig
+from agent.parts import window
+from agent.replay import Replay
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -137,10 +138,7 @@ def check_config(config: TrainConfig) -> None:
             f"collect.first_steps={config.collect.first_steps} leaves nothing to learn from with "
             f"collect.num_envs={envs}; give {2 * envs} or more."
         )
-    if config.tokenizer.steps is None:
-        raise BadInput("tokenizer.steps=null was given; give 2 or more.")
-    context = config.agent.dynamics.context
-    steps = config.dynamics.steps or context
+    context, steps = config.agent.dynamics.context, window(config, "dynamics").steps
     if steps > context:
         raise BadInput(f"dynamics.steps={steps} is more than agent.dynamics.context={context}; give at most the context.")
     if config.agent.actor_critic.burn_in > steps:

@@ -40,9 +40,16 @@ class PartConfig(OptimizerConfig):
 
 @dataclass
 class SequencePartConfig(PartConfig):
-    """steps: of each sequence; null, of the dynamics: its context"""
+    """steps: of each sequence"""
 
-    steps: int | None = 21
+    steps: int = 21
+
+
+@dataclass
+class DynamicsPartConfig(PartConfig):
+    """steps: of each sequence; null: as many as the dynamics' context"""
+
+    steps: int | None = None
 
 
 @dataclass
@@ -90,7 +97,7 @@ class TrainConfig:
     replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=10_100_000, storage="memmap"))
     agent: AgentConfig = field(default_factory=AgentConfig)
     tokenizer: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=5000))
-    dynamics: SequencePartConfig = field(default_factory=lambda: SequencePartConfig(first_updates=2500, steps=None))
+    dynamics: DynamicsPartConfig = field(default_factory=lambda: DynamicsPartConfig(first_updates=2500))
     policy: PartConfig = field(default_factory=lambda: PartConfig(batch=86, weight_decay=0.0))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluate_every: int = 50

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent.agent import Agent
-from agent.config import PartConfig, SequencePartConfig, TrainConfig
+from agent.config import DynamicsPartConfig, PartConfig, SequencePartConfig, TrainConfig
 from agent.cost import Held
 from agent.execution import Execution
 from agent.learner import Learner
@@ -37,7 +37,7 @@ def window(config: TrainConfig, part: str) -> Window:
     """The window of `part`: for the policy the burn-in, at whose end imagination starts."""
     if part == "policy":
         return Window(config.policy.batch, config.agent.actor_critic.burn_in, "before")
-    schedule: SequencePartConfig = getattr(config, part)
+    schedule: SequencePartConfig | DynamicsPartConfig = getattr(config, part)
     return Window(schedule.batch, schedule.steps or config.agent.dynamics.context, "around")
 
 

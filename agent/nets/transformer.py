@@ -25,11 +25,16 @@ class TransformerConfig:
     dropout: float = 0.0
 
     def check(self) -> None:
-        """Raises BadInput if the heads do not divide the width, and if the dropout is no share."""
-        if self.width % self.heads:
-            raise BadInput(f"width={self.width} is not divisible by heads={self.heads}; choose a multiple.")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout={self.dropout} was given; choose 0 or more, and less than 1.")
+        """As `check_sizes`."""
+        check_sizes(self.width, self.heads, self.dropout)
+
+
+def check_sizes(width: int, heads: int, dropout: float, where: str = "") -> None:
+    """Raises BadInput if the heads do not divide the width, and if the dropout is no share. where: the keys' own beginning"""
+    if width % heads:
+        raise BadInput(f"{where}width={width} is not divisible by heads={heads}; choose a multiple.")
+    if not 0 <= dropout < 1:
+        raise BadInput(f"{where}dropout={dropout} was given; choose 0 or more, and less than 1.")
 
 
 Cache = list[Tensor]
@@ -87,23 +92,24 @@ class OwnPlaces(NamedTuple):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention over what came before (Vaswani et al. 2017)."""
+    """Multi-head attention (Vaswani et al. 2017), `causal`: over what came before, else over all."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.causal = causal
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, cache: Tensor | None, places: Places | OwnPlaces | None) -> Tensor:
+    def forward(self, x: Tensor, drop: bool, cache: Tensor | None, places: Places | OwnPlaces | None) -> Tensor:
         query, key_value = rearrange(
             self.query_key_value(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
         ).split([1, 2])
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout if drop else 0.0
         if cache is None:
             key, value = key_value
-            y = F.scaled_dot_product_attention(query[0], key, value, dropout_p=dropout, is_causal=True)
+            y = F.scaled_dot_product_attention(query[0], key, value, dropout_p=dropout, is_causal=self.causal)
         else:
             key, value = places.write(cache, key_value)
             y = F.scaled_dot_product_attention(query[0], key, value, attn_mask=places.mask, dropout_p=dropout)
@@ -111,20 +117,23 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a four times wider multilayer perceptron, each on a normalised residual stream."""
+    """Attention, then a multilayer perceptron of width `mlp`, each on a normalised residual stream."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, mlp: int, dropout: float, causal: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = SelfAttention(width, heads, dropout)
+        self.attention = SelfAttention(width, heads, dropout, causal)
         self.norm2 = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.expand = nn.Linear(width, mlp)
+        self.contract = nn.Linear(mlp, width)
+        self.dropout = dropout
 
-    def forward(self, x: Tensor, cache: Tensor | None, places: Places | OwnPlaces | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache, places))
-        return x + self.dropout(self.contract(F.gelu(self.expand(self.norm2(x)))))
+    def forward(
+        self, x: Tensor, drop: bool, cache: Tensor | None = None, places: Places | OwnPlaces | None = None
+    ) -> Tensor:
+        """x: [B, n, width]; drop: whether by dropout, told and not the module's mode: a policy in training plays, too."""
+        x = x + F.dropout(self.attention(self.norm1(x), drop, cache, places), self.dropout, drop)
+        return x + F.dropout(self.contract(F.gelu(self.expand(self.norm2(x)))), self.dropout, drop)
 
 
 class CausalTransformer(nn.Module):
@@ -135,7 +144,9 @@ class CausalTransformer(nn.Module):
         config.check()
         self.config = config
         self.positions = nn.Embedding(positions, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, 4 * config.width, config.dropout, causal=True) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         mask = torch.full((positions, positions), -torch.inf).triu(1)
@@ -180,5 +191,5 @@ class CausalTransformer(nn.Module):
         x = x + (self.positions.weight[: x.shape[1]] if places is None else places.embeddings)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, cache and cache[i], places)
+            x = block(x, self.training, cache and cache[i], places)
         return self.norm(x if cache is None else x[:, -1])

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from agent.nets.repeated import repeated
+from agent.nets.transformer import Block, check_sizes
 from agent.policies.policy import Policy, PolicyConfig
-from envs.errors import BadInput
 
 
 @dataclass
@@ -33,32 +32,8 @@ class VitPolicyConfig(PolicyConfig):
     memory: bool = True
 
     def check(self) -> None:
-        """Raises BadInput if the heads do not divide the width, and if the dropout is no share."""
-        if self.width % self.heads:
-            raise BadInput(f"agent.policy.width={self.width} is not divisible by heads={self.heads}; choose a multiple.")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"agent.policy.dropout={self.dropout} was given; choose 0 or more, and less than 1.")
-
-
-class EncoderBlock(nn.Module):
-    """Attention of all to all, then a multilayer perceptron, each on a normalised residual stream (Dosovitskiy et al. 2021)."""
-
-    def __init__(self, config: VitPolicyConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.heads, self.dropout = config.heads, config.dropout
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.expand, self.contract = nn.Linear(width, config.mlp), nn.Linear(config.mlp, width)
-
-    def forward(self, x: Tensor, drop: bool) -> Tensor:
-        """x: [B, n, width]; drop: whether by dropout, not by the module's mode: it plays while it is in training."""
-        query, key, value = rearrange(
-            self.query_key_value(self.norm1(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads
-        )
-        y = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if drop else 0.0)
-        x = x + F.dropout(self.out(rearrange(y, "b h n d -> b n (h d)")), self.dropout, drop)
-        return x + F.dropout(self.contract(F.gelu(self.expand(self.norm2(x)))), self.dropout, drop)
+        """As `check_sizes`."""
+        check_sizes(self.width, self.heads, self.dropout, "agent.policy.")
 
 
 def _advance(policy: VitPolicy, codes: Tensor, state: Tensor, drop: bool) -> Tensor:
@@ -92,7 +67,9 @@ class VitPolicy(Policy):
         self.project = nn.Identity() if dim == width else nn.Linear(dim, width)
         if config.positions:
             self.positions = nn.Parameter(torch.randn(number + 2, width) * 0.02)
-        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.mlp, config.dropout, causal=False) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.add_heads(width)
 

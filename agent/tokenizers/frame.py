@@ -59,17 +59,16 @@ class FrameTokenizer(Tokenizer):
         return rearrange(self.encoder(pixels(frames)), "n d h w -> n (h w) d")
 
     def encode(self, frames: Tensor) -> Tensor:
-        """frames: [N, C, H, W] uint8 -> tokens [N, K] int64."""
-        return self.quantizer.nearest(self.encode_vectors(frames))
+        """frames: [..., C, H, W] uint8 -> tokens [..., K] int64."""
+        return self.quantizer.nearest(self.encode_vectors(frames.flatten(0, -4))).unflatten(0, frames.shape[:-3])
 
     def tokens_of(self, segment: Segment) -> Tensor:
         """Of a segment [B, T] the tokens [B, T, K] of its frames."""
-        return self.encode(segment.frames.flatten(0, 1)).unflatten(0, segment.frames.shape[:2])
+        return self.encode(segment.frames)
 
     def reconstruction(self, segment: Segment) -> Tensor:
         """Every frame but the first, of its tokens. [B, T] -> [B, T − 1, C, H, W] uint8."""
-        tokens = self.tokens_of(segment[:, 1:])
-        return self.decode(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+        return self.decode(self.encode(segment.frames[:, 1:]))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens: [..., K] int64 -> their codes, [..., K, dim]: what the decoder sees, and a policy that needs no frames."""
@@ -80,8 +79,8 @@ class FrameTokenizer(Tokenizer):
         return self.decoder(rearrange(vectors, "n (h w) d -> n d h w", h=self.map_size))
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """tokens: [N, K] int64 -> frames [N, C, H, W] uint8."""
-        return to_frames(self.reconstruct(self.embed(tokens)))
+        """tokens: [..., K] int64 -> frames [..., C, H, W] uint8."""
+        return to_frames(self.reconstruct(self.embed(tokens.flatten(0, -2)))).unflatten(0, tokens.shape[:-1])
 
     def loss(self, segment: Segment, perceptual: Perceptual | None = None) -> dict[str, Tensor]:
         """The terms of the loss over the segment's real frames, weights included, and their sum as "loss".

@@ -151,7 +151,7 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, WorldState]):
 
     def frames_of(self, frames: Tensor) -> Tensor:
         """What the tokenizer makes of them: a policy plays by what it has learned from (IRIS, section 2.3)."""
-        return self.tokenizer.decode(self._tokens(frames).flatten(0, -2)).unflatten(0, frames.shape[:-3])
+        return self.tokenizer.decode(self.tokenizer.encode(frames))
 
     @property
     def code_shape(self) -> tuple[int, int]:
@@ -161,8 +161,4 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, WorldState]):
         return self.tokenizer.embed(state.tokens)
 
     def codes_of(self, frames: Tensor) -> Tensor:
-        return self.tokenizer.embed(self._tokens(frames))
-
-    def _tokens(self, frames: Tensor) -> Tensor:
-        """[..., C, H, W] -> [..., K]"""
-        return self.tokenizer.encode(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
+        return self.tokenizer.embed(self.tokenizer.encode(frames))

@@ -172,8 +172,8 @@ def brute_force(policy: torch.nn.Module, codes: Tensor, state: Tensor) -> Tensor
     x = torch.cat([policy.cls.expand(len(codes), 1, -1), policy.project(codes), state[:, None]], dim=1) + policy.positions
     for block in policy.blocks:
         weights = {
-            "self_attn.in_proj_weight": block.query_key_value.weight, "self_attn.in_proj_bias": block.query_key_value.bias,
-            "self_attn.out_proj.weight": block.out.weight, "self_attn.out_proj.bias": block.out.bias,
+            "self_attn.in_proj_weight": block.attention.query_key_value.weight, "self_attn.in_proj_bias": block.attention.query_key_value.bias,
+            "self_attn.out_proj.weight": block.attention.out.weight, "self_attn.out_proj.bias": block.attention.out.bias,
             "linear1.weight": block.expand.weight, "linear1.bias": block.expand.bias,
             "linear2.weight": block.contract.weight, "linear2.bias": block.contract.bias,
             **{f"norm{i}.{n}": p for i, norm in ((1, block.norm1), (2, block.norm2)) for n, p in norm.named_parameters()},

@@ -93,7 +93,7 @@ def test_each_dropout_is_felt(monkeypatch: pytest.MonkeyPatch) -> None:
         return attend(*arguments, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
-    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: dropped.append(self.p) or x)
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p, *_: dropped.append(p) or x)  # nn.Dropout's, too
     transformer(torch.randn(2, POSITIONS, WIDTH))
     assert dropped == [0.3] * (1 + 2 * 3)
     transformer.eval()

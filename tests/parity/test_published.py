@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from agent.parts import window
 from agent.agent import Agent, AgentConfig
+from agent.parts import window
 from envs.spaces import Spaces
 
 from tests.tiny import experiment
