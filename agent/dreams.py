@@ -39,8 +39,8 @@ class Dreams:
         device = self.agent.device
         where = torch.tensor(rows, device=device)
         with autocast(self.execution, device):
-            self.world.start(self.state, where, starts.to(device), torch.tensor(keys, device=device))
-        return to_pictures(self.state.frames[where]).cpu().numpy()
+            frames = self.world.start(self.state, where, starts.to(device), torch.tensor(keys, device=device))
+        return to_pictures(frames).cpu().numpy()
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A step of all N. actions: [N, F] -> pictures [N, H, W, C] uint8, rewards [N] float32, ends [N] bool."""

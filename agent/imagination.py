@@ -62,13 +62,13 @@ def imagine(
     state = world.start(segment)
     steps = []
     for _ in range(horizon):
-        seen = world.observation(state)
+        seen = world.observation(state.moment)
         action, policy_state = act(policy, seen, policy_state, select)
         imagined, state = world.step(state, action, select)
         steps.append((seen, action, imagined))
     rewards, ends = world.outcome(torch.stack([imagined.outlook for _, _, imagined in steps], dim=1), select)
     return Trajectory(
-        observations=torch.stack([seen for seen, _, _ in steps] + [world.observation(state)], dim=1),
+        observations=torch.stack([seen for seen, _, _ in steps] + [world.observation(state.moment)], dim=1),
         actions=torch.stack([action for _, action, _ in steps], dim=1),
         tokens=torch.stack([imagined.tokens for _, _, imagined in steps], dim=1),
         rewards=rewards,
@@ -88,6 +88,6 @@ def dream(world: TokenWorld, segment: Segment, burn_in: int, select: Select = gu
     steps = []
     for t in range(burn_in - 1, segment.frames.shape[1] - 1):
         imagined, state = world.step(state, segment.actions[:, t], select)
-        steps.append((world.frames(state), imagined.tokens))
+        steps.append((world.frames(state.moment), imagined.tokens))
     frames, tokens = zip(*steps, strict=True)
     return torch.stack(frames, dim=1), torch.stack(tokens, dim=1)

@@ -152,7 +152,7 @@ class Dream:
         """Imagine what comes of an action."""
         imagined, self._state = self.world.step(self._state, torch.from_numpy(action)[None].to(self.device))
         rewards, ends = self.world.outcome(imagined.outlook)
-        self.frame, self.tokens = self.world.frames(self._state).cpu(), imagined.tokens[0].cpu().numpy()
+        self.frame, self.tokens = self.world.frames(self._state.moment).cpu(), imagined.tokens[0].cpu().numpy()
         self.over, self.alone = bool(ends), self.alone + 1
         self.total += float(rewards)
         end = float(self.world.end_probability(imagined.outlook))

@@ -206,6 +206,12 @@ class Decoder(nn.Sequential):
             layers += [to_patches, nn.PixelShuffle(config.patch)]
         super().__init__(*layers)
 
+    def say_nothing(self) -> None:
+        """Zeros to begin with, whatever it is given."""
+        last = [layer for layer in self if isinstance(layer, nn.Conv2d)][-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
 
 def token_grid(num_tokens: int) -> tuple[int, int]:
     """Rows and columns of the grid of tokens on a feature map, as square as a power of two allows.

@@ -26,8 +26,8 @@ class DeltaTokenizerConfig(TokenizerConfig):
     latent:          channels of the Δ-encoder's output
     frame_latent:    channels in which the decoder sees the previous frame
     action_channels: maps in which the decoder sees the action
-    residual:        whether the decoder's output is added to the previous frame; not as published, but a
-                     decoder that starts from a copy is sharp after hundreds of updates, not thousands
+    residual:        whether the decoder's output, nothing at first, is added to the previous frame; not as published, but
+                     a decoder that starts from a copy is sharp after hundreds of updates, not thousands
     l1, l2, worst:   weights of the reconstruction terms
     """
 
@@ -77,6 +77,8 @@ class DeltaTokenizer(Tokenizer):
         latent = config.frame_latent + config.action_channels + config.latent
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
         self.apply(initialize_like_gpt)
+        if config.residual:  # a copy to begin with: unlearning noise first, it would not see small changes for long
+            self.decoder.say_nothing()
 
     def encode_map(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
         """frames, next_frames: [N, C, H, W] uint8; actions: [N, F] int64 -> [N, latent, h, w]."""

@@ -18,7 +18,7 @@ from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizer
-from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld
+from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld, WorldState, at
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -94,51 +94,53 @@ class DeltaDynamics(TokenDynamics):
         return self.prediction_loss(self(segment.frames, segment.actions, tokens), segment, tokens)
 
 
-class WorldState(NamedTuple):
-    """Where an imagined episode stands.
-
-    frames:   [B, C, H, W] uint8, the newest observation
-    pending:  [B, 1, width] the input that the transformer has not read yet, the newest Δ-token;
-              [B, 0, width] where there is no past
-    cache:    the transformer's keys and values, written in place by `step`: of two states that came
-              from the same one, only the newer may go on
-    position: how much of the cache is filled; the same for the whole batch, hence a plain integer
+class DeltaMoment(NamedTuple):
+    """frames: [B, C, H, W] uint8, the newest observation
+    pending: [B, 1, width] the newest Δ-token; anything where there is no past
     """
 
     frames: Tensor
     pending: Tensor
-    cache: Cache
-    position: int
 
 
-class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, WorldState]):
+class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
     """The Δ-autoencoder and its dynamics. Their code of a frame is its I-token alone."""
 
-    def start(self, segment: Segment) -> WorldState:
+    def recall(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, DeltaMoment]:
         batch, steps = segment.mask.shape
         self.check_past(steps)
-        transformer = self.dynamics.transformer
-        cache, position = transformer.empty_cache(batch), 0
-        pending = transformer.positions.weight.new_zeros(batch, 0, transformer.config.width)
-        if steps > 1:
-            tokens = self.tokenizer.tokens_of(segment)
-            blocks = self.dynamics.embed(segment.frames[:, :-1], segment.actions[:, :-1], tokens)
-            past, pending = blocks[:, :-1], blocks[:, -1:].contiguous()
-            position = past.shape[1]
-            transformer(past, cache, transformer.places(0, position))
-        return WorldState(segment.frames[:, -1].contiguous(), pending, cache, position)
+        if steps == 1:
+            nothing = self.dynamics.transformer.positions.weight.new_zeros(batch, 1, self.dynamics.config.transformer.width)
+            return nothing[:, :0], DeltaMoment(segment.frames[:, 0].contiguous(), nothing)
+        tokens = self.tokenizer.tokens_of(segment)
+        blocks = self.dynamics.embed(segment.frames[:, :-1], segment.actions[:, :-1], tokens)
+        pending = at(blocks, last * self.dynamics.positions_per_step - 1).unsqueeze(1)
+        return blocks[:, :-1], DeltaMoment(at(segment.frames, last), pending)
 
-    def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
+    def step(
+        self, state: WorldState[DeltaMoment], actions: Tensor, select: Select = gumbel_max
+    ) -> tuple[Imagined, WorldState[DeltaMoment]]:
         """As in `TokenWorld`; of a full context the newest I-token stays."""
-        transformer, pending, position = self.dynamics.transformer, state.pending, state.position
-        read = pending.shape[1] + self.dynamics.positions_per_step - 1  # the last Δ-token stays pending
-        if position + read >= transformer.positions.num_embeddings:
-            read, pending, position = read - pending.shape[1], pending[:, :0], 0
-        places = transformer.places(position, read)
-        frames, tokens, outlook, pending = self._imagine_again(state.frames, actions, pending, state.cache, places, select)
-        return Imagined(tokens, outlook), WorldState(frames, pending, state.cache, position + read)
+        transformer, per_step, position = self.dynamics.transformer, self.dynamics.positions_per_step, state.position
+        if position + per_step >= transformer.positions.num_embeddings:
+            position = 0
+        # At the beginning there is nothing pending: one position less.
+        moment = state.moment if position else state.moment._replace(pending=state.moment.pending[:, :0])
+        places = transformer.places(position, per_step if position else per_step - 1)
+        frames, tokens, outlook, pending = self._imagine_again(moment.frames, actions, moment.pending, state.cache, places, select)
+        return Imagined(tokens, outlook), WorldState(DeltaMoment(frames, pending), state.cache, position + len(places.positions))
 
-    def imagine(
+    def advance(
+        self, moment: DeltaMoment, actions: Tensor, cache: Cache, ages: Tensor, select: Select
+    ) -> tuple[Imagined, DeltaMoment]:
+        """As in `TokenWorld`; of a full context the newest I-token stays."""
+        per_step = self.dynamics.positions_per_step
+        # What is pending stands at place age × positions a step: nowhere, where there is no past.
+        places = self.dynamics.transformer.own_places(ages % self.dynamics.config.context * per_step, per_step)
+        frames, tokens, outlook, pending = self._imagine(moment.frames, actions, moment.pending, cache, places, select)
+        return Imagined(tokens, outlook), DeltaMoment(frames, pending)
+
+    def _imagine(
         self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1) -> frames, tokens, outlook, pending: the next
@@ -156,10 +158,10 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, WorldState]):
         chosen = torch.stack(tokens, dim=1)
         return self.tokenizer.decode(frames, actions, chosen), chosen, outlook, inputs
 
-    _imagine_again = repeated(imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
+    _imagine_again = repeated(_imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
 
-    def frames(self, state: WorldState) -> Tensor:
-        return state.frames
+    def frames(self, moment: DeltaMoment) -> Tensor:
+        return moment.frames
 
     def frames_of(self, frames: Tensor) -> Tensor:
         return frames
@@ -168,8 +170,8 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, WorldState]):
     def code_shape(self) -> tuple[int, int]:
         return 1, self.dynamics.config.transformer.width
 
-    def codes(self, state: WorldState) -> Tensor:
-        return self.codes_of(state.frames)
+    def codes(self, moment: DeltaMoment) -> Tensor:
+        return self.codes_of(moment.frames)
 
     def codes_of(self, frames: Tensor) -> Tensor:
         return self.dynamics.embed_frames(frames).unsqueeze(-2)

@@ -3,6 +3,7 @@ DART, section 3.2)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places, TransformerConfig
 from agent.segment import Segment
 from agent.tokenizers.frame import FrameTokenizer
-from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld
+from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld, WorldState, at
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -74,80 +75,83 @@ class FrameDynamics(TokenDynamics):
         return self.prediction_loss(self(tokens, segment.actions), segment, tokens[:, 1:])
 
 
-@repeated
-def _read_again(dynamics: FrameDynamics, inputs: Tensor, cache: Cache, places: Places | OwnPlaces) -> tuple[Tensor, Tensor]:
+def next_token(
+    dynamics: FrameDynamics, inputs: Tensor, cache: Cache, places: Places | OwnPlaces
+) -> tuple[Tensor, Tensor]:
     """One pass of the transformer on the way to the next token -> what comes of the last input, [B, width], and the
-    token's logits, [B, codebook].
-
-    This, and not the whole step of K passes as in Δ-IRIS, is what torch.compile takes once: what is given nothing but
-    tensors and modules and returns nothing but tensors it need not even trace again. A step of IRIS has 160 layers.
-    """
+    token's logits, [B, codebook]."""
     y = dynamics.transformer(inputs, cache, places)
     return y, dynamics.token_head(y)
 
 
-class WorldState(NamedTuple):
-    """Where an imagined episode stands.
+# This, and not the whole step of K passes as in Δ-IRIS, is what torch.compile takes once: what is given nothing but
+# tensors and modules and returns nothing but tensors it need not even trace again. A step of IRIS has 160 layers.
+next_token_again = repeated(next_token)
 
-    tokens:   [B, K] int64, of the newest frame; the transformer has read all but the last of them
-    cache:    the transformer's keys and values, written in place by `step`: of two states that came
-              from the same one, only the newer may go on
-    position: how much of the cache is filled; the same for the whole batch, hence a plain integer
+
+class FrameMoment(NamedTuple):
+    """tokens: [B, K] int64, of the newest frame. At an episode's start the transformer has read none of them, later all
+    but the last.
     """
 
     tokens: Tensor
-    cache: Cache
-    position: int
 
 
-class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, WorldState]):
+class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, FrameMoment]):
     """A per-frame tokenizer and its dynamics. A frame's picture is made only where it is asked for."""
 
     unit = "frames"
 
-    def start(self, segment: Segment) -> WorldState:
-        batch, steps = segment.mask.shape
-        self.check_past(steps)
+    def recall(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, FrameMoment]:
+        self.check_past(segment.mask.shape[1])
         tokens = self.tokenizer.tokens_of(segment)
-        cache = self.dynamics.transformer.empty_cache(batch)
-        position = self._read(self.dynamics.embed(tokens, segment.actions)[:, :-2], cache)
-        return WorldState(tokens[:, -1].contiguous(), cache, position)
+        past = self.dynamics.embed(tokens[:, :-1], segment.actions[:, :-1])
+        return past, FrameMoment(at(tokens, last))
 
-    def step(self, state: WorldState, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, WorldState]:
+    def step(
+        self, state: WorldState[FrameMoment], actions: Tensor, select: Select = gumbel_max
+    ) -> tuple[Imagined, WorldState[FrameMoment]]:
         """As in `TokenWorld`; where the context has no room for another frame, the newest one stays."""
-        dynamics, position = self.dynamics, state.position
-        left = dynamics.transformer.positions.num_embeddings - position
-        if left < 2 + dynamics.tokens:  # the newest frame's last token, the action, the next frame
-            position = self._read(dynamics.token_embedding(state.tokens[:, :-1]), state.cache)
+        dynamics, position, tokens = self.dynamics, state.position, state.moment.tokens
+        if position // dynamics.positions_per_step >= dynamics.config.context - 1:
+            position = 0
+        if position % dynamics.positions_per_step == 0:
+            position += self.read(dynamics.token_embedding(tokens[:, :-1]), state.cache, position)
         places = dynamics.transformer.places(position, dynamics.positions_per_step)
-        imagined = self.imagine(state.tokens, actions, state.cache, places, select)
-        return imagined, WorldState(imagined.tokens, state.cache, position + dynamics.positions_per_step)
+        imagined = self._imagine(tokens[:, -1:], actions, state.cache, places, select, next_token_again)
+        return imagined, WorldState(FrameMoment(imagined.tokens), state.cache, position + dynamics.positions_per_step)
 
-    def imagine(
-        self, tokens: Tensor, actions: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
-    ) -> Imagined:
-        """The step itself. places: of the newest frame's last token, the action, and the next frame's tokens but the last."""
+    def advance(
+        self, moment: FrameMoment, actions: Tensor, cache: Cache, ages: Tensor, select: Select
+    ) -> tuple[Imagined, FrameMoment]:
+        """As in `TokenWorld`. The newest frame is read as a whole at each step, again or for the first time: where the
+        context was full, it stands at another place now."""
         dynamics = self.dynamics
-        last, action = dynamics.token_embedding(tokens[:, -1:]), dynamics.action_embedding(actions).unsqueeze(1)
-        inputs = torch.cat([last, action], dim=1)
+        begins = ages % (dynamics.config.context - 1) * dynamics.positions_per_step + 1
+        places = dynamics.transformer.own_places(begins, 2 * dynamics.tokens)
+        imagined = self._imagine(moment.tokens, actions, cache, places, select, next_token)
+        return imagined, FrameMoment(imagined.tokens)
+
+    def _imagine(
+        self, unread: Tensor, actions: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select,
+        predict: Callable[..., tuple[Tensor, Tensor]],
+    ) -> Imagined:  # fmt: skip
+        """The step itself. unread: [B, n] of the newest frame's tokens; places: of those, the action, and the next frame's
+        tokens but the last; predict: `next_token`, marked or not"""
+        dynamics = self.dynamics
+        inputs = torch.cat([dynamics.token_embedding(unread), dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         chosen: list[Tensor] = []
-        for at in places.split([2] + [1] * (dynamics.tokens - 1)):
+        for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
             if chosen:
                 inputs = dynamics.token_embedding(chosen[-1]).unsqueeze(1)
-            y, logits = _read_again(dynamics, inputs, cache, at)
+            y, logits = predict(dynamics, inputs, cache, at)
             outlook = outlook if chosen else y
             chosen.append(select(logits))
         return Imagined(torch.stack(chosen, dim=1), outlook)
 
-    def _read(self, past: Tensor, cache: Cache) -> int:
-        """Fills the cache from its beginning. past: [B, n, width] -> n."""
-        if past.shape[1]:  # nothing, where there is one frame of one token
-            self.dynamics.transformer(past, cache, self.dynamics.transformer.places(0, past.shape[1]))
-        return past.shape[1]
-
-    def frames(self, state: WorldState) -> Tensor:
+    def frames(self, moment: FrameMoment) -> Tensor:
         """As in `TokenWorld`. The one place where the decoder runs."""
-        return self.tokenizer.decode(state.tokens)
+        return self.tokenizer.decode(moment.tokens)
 
     def frames_of(self, frames: Tensor) -> Tensor:
         """What the tokenizer makes of them: a policy plays by what it has learned from (IRIS, section 2.3)."""
@@ -157,8 +161,8 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, WorldState]):
     def code_shape(self) -> tuple[int, int]:
         return self.tokenizer.tokens, self.tokenizer.config.quantizer.vector_dim
 
-    def codes(self, state: WorldState) -> Tensor:
-        return self.tokenizer.embed(state.tokens)
+    def codes(self, moment: FrameMoment) -> Tensor:
+        return self.tokenizer.embed(moment.tokens)
 
     def codes_of(self, frames: Tensor) -> Tensor:
         return self.tokenizer.embed(self.tokenizer.encode(frames))

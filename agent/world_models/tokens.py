@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
-from agent.nets.transformer import TransformerConfig
+from agent.nets.transformer import Cache, TransformerConfig
 from agent.segment import Segment, masked_mean
 from agent.tokenizers.tokenizer import Tokenizer
 from envs.errors import BadInput
@@ -92,7 +93,22 @@ Reads = Literal["frames", "codes"]
 """What a policy reads of a world: frames, or the vectors that the dynamics' own tokens stand for."""
 
 ItsTokenizer, ItsDynamics = TypeVar("ItsTokenizer", bound=Tokenizer), TypeVar("ItsDynamics", bound=TokenDynamics)
-State = TypeVar("State", bound=tuple)
+Moment = TypeVar("Moment", bound=tuple[Tensor, ...])
+"""What a world knows of the newest frame and its transformer has not read yet; tensors [B, ...]."""
+
+
+class WorldState(NamedTuple, Generic[Moment]):
+    """Where an imagined episode stands.
+
+    moment:   at its newest frame
+    cache:    the transformer's keys and values, written in place by `step`: of two states that came
+              from the same one, only the newer may go on
+    position: how much of the cache is filled; the same for the whole batch, hence a plain integer
+    """
+
+    moment: Moment
+    cache: Cache
+    position: int
 
 
 class Imagined(NamedTuple):
@@ -106,10 +122,19 @@ class Imagined(NamedTuple):
     outlook: Tensor
 
 
-class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, State]):
+def at(sequence: Tensor, place: int | Tensor) -> Tensor:
+    """[B, n, ...] -> [B, ...] at one place, or [B] int64 of each row's own."""
+    if isinstance(place, int):
+        return sequence[:, place].contiguous()
+    return sequence[torch.arange(len(place), device=place.device), place]
+
+
+class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, Moment]):
     """A tokenizer and a dynamics as one world to imagine in.
 
-    One state leads to the next by actions; rewards and ends are read from what `step` gives with it.
+    One state leads to the next by actions; rewards and ends are read from what `step` gives with it. `start` and `step`
+    are for a batch that begins together; `recall` and `advance`, of which agent/world_models/staggered.py is made, leave
+    to each row its own age.
     """
 
     unit = "steps"  # of its context
@@ -120,16 +145,50 @@ class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, State]):
         self.dynamics = dynamics
         self.reads = reads
 
-    @abstractmethod
-    def start(self, segment: Segment) -> State:
-        """The state at the last frame of a segment [B, T], having seen its frames and, but for the last, its actions."""
+    def start(self, segment: Segment) -> WorldState[Moment]:
+        """The state at the last frame of a segment [B, T], having seen its frames and, but for the last, its actions.
+
+        Raises BadInput if they are more than the context.
+        """
+        batch, steps = segment.mask.shape
+        past, moment = self.recall(segment, steps - 1)
+        cache = self.dynamics.transformer.empty_cache(batch)
+        return WorldState(moment, cache, self.read(past, cache))
+
+    def read(self, inputs: Tensor, cache: Cache, position: int = 0) -> int:
+        """Fills the cache from a position on. inputs: [B, n, width] -> n."""
+        if inputs.shape[1]:
+            self.dynamics.transformer(inputs, cache, self.dynamics.transformer.places(position, inputs.shape[1]))
+        return inputs.shape[1]
 
     @abstractmethod
-    def step(self, state: State, actions: Tensor, select: Select = gumbel_max) -> tuple[Imagined, State]:
+    def recall(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, Moment]:
+        """What there is to know of each row's frames up to `last`.
+
+        segment: [B, T] without padding up to there; last: T − 1, or [B] int64 of each row's own
+        -> what the transformer reads of the T − 1 first frames, up to what is `Moment`, [B, n, width] (anything from
+        `last` on); what stands at the last
+
+        Raises BadInput if T is more than the context.
+        """
+
+    @abstractmethod
+    def step(
+        self, state: WorldState[Moment], actions: Tensor, select: Select = gumbel_max
+    ) -> tuple[Imagined, WorldState[Moment]]:
         """actions: [B, F] int64; `select` chooses tokens from their logits. Past the context, what came before is forgotten."""
 
     @abstractmethod
-    def frames(self, state: State) -> Tensor:
+    def advance(
+        self, moment: Moment, actions: Tensor, cache: Cache, ages: Tensor, select: Select
+    ) -> tuple[Imagined, Moment]:
+        """A step of rows that are each at a place of its own, `OwnPlaces` from 1 on in the cache; static shapes.
+
+        ages: [B] int64, frames before the newest, those too that were forgotten since; actions, select: as in `step`
+        """
+
+    @abstractmethod
+    def frames(self, moment: Moment) -> Tensor:
         """What stands there, as a picture: [B, C, H, W] uint8."""
 
     @abstractmethod
@@ -142,7 +201,7 @@ class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, State]):
         """Of a frame's codes: number, dim."""
 
     @abstractmethod
-    def codes(self, state: State) -> Tensor:
+    def codes(self, moment: Moment) -> Tensor:
         """What stands there, as `codes_of`: [B, number, dim]."""
 
     @abstractmethod
@@ -153,9 +212,9 @@ class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, State]):
         """What the policy reads of real frames. [..., C, H, W] uint8 -> those, or codes [..., number, dim] float."""
         return self.frames_of(frames) if self.reads == "frames" else self.codes_of(frames)
 
-    def observation(self, state: State) -> Tensor:
+    def observation(self, moment: Moment) -> Tensor:
         """What the policy reads of imagined ones. -> as `observe`, [B, ...]"""
-        return self.frames(state) if self.reads == "frames" else self.codes(state)
+        return self.frames(moment) if self.reads == "frames" else self.codes(moment)
 
     def check_past(self, steps: int) -> None:
         """Raises BadInput if so many past frames are more than the context."""

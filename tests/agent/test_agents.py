@@ -92,7 +92,7 @@ def test_who_reads_codes_never_runs_the_decoder(policy: str) -> None:
     agent.policy_loss(random_segment(2, 3))
     agent.act(random_segment(2, 3).frames[:, 0], agent.policy.initial_state(2))
     assert not calls
-    agent.world.frames(agent.world.start(random_segment(2, 3)))
+    agent.world.frames(agent.world.start(random_segment(2, 3)).moment)
     assert calls == [1]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.nets.heads import gumbel_max
-from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig, WorldState
+from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -161,7 +161,7 @@ def run(agent: Agent, state: WorldState, actions: Tensor, tokens: Tensor):
     for action in actions.unbind(dim=1):
         step, state = agent.world.step(state, action, forced)
         imagined.append(step)
-        frames.append(state.frames)
+        frames.append(state.moment.frames)
     rewards, _ = agent.world.outcome(torch.stack([i.outlook for i in imagined], dim=1), forced)
     return (
         torch.stack(frames, dim=1),
@@ -206,14 +206,14 @@ def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agen
     actions = torch.randint(ACTIONS, (2, 12, 2), generator=torch.Generator().manual_seed(1))
     tokens = random_tokens(2, 12)
     _, _, _, _, full = run(agent, agent.world.start(segment), actions[:, :6], tokens[:, :6])  # 2 + 6 = 8 steps
-    fresh = agent.world.start(random_segment(2, 2)[:, :1])._replace(frames=full.frames)
+    fresh = agent.world.start(random_segment(2, 2)[:, :1])._replace(moment=full.moment)
     continued = run(agent, full, actions[:, 6:], tokens[:, 6:])
     restarted = run(agent, fresh, actions[:, 6:], tokens[:, 6:])
     for a, b in zip(continued[:4], restarted[:4], strict=True):
         assert torch.equal(a, b)
     # One step earlier the memory is still there, and felt.
     _, _, _, _, almost = run(agent, agent.world.start(segment), actions[:, :5], tokens[:, :5])
-    fresh = fresh._replace(frames=almost.frames)
+    fresh = fresh._replace(moment=almost.moment)
     remembering, forgetful = (run(agent, s, actions[:, 5:6], tokens[:, 5:6])[1] for s in (almost, fresh))
     assert not close(remembering, forgetful)
 

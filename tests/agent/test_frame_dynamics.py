@@ -194,7 +194,7 @@ def test_stepping_equals_the_forward_pass(world: FrameWorld, past: int) -> None:
     state, forced, outlooks = world.start(segment), Forced(imagined_tokens), []
     for t in range(steps):
         imagined, state = world.step(state, imagined_actions[:, t], forced)
-        assert torch.equal(imagined.tokens, imagined_tokens[:, t]) and torch.equal(imagined.tokens, state.tokens)
+        assert torch.equal(imagined.tokens, imagined_tokens[:, t]) and torch.equal(imagined.tokens, state.moment.tokens)
         outlooks.append(imagined.outlook)
     token_logits = torch.stack(forced.token_logits, dim=1).unflatten(1, (steps, K))
     outlook = torch.stack(outlooks, dim=1)
@@ -240,19 +240,19 @@ def test_no_picture_is_made_that_nobody_asks_for() -> None:
     state = world.start(random_segment(2, 3))
     for t in range(CONTEXT + 1):
         imagined, state = world.step(state, random_actions(2, 1)[:, 0], gumbel_max)
-        codes = world.codes(state)
+        codes = world.codes(state.moment)
         assert codes.shape == (2, K, 8) and torch.equal(codes, world.tokenizer.quantizer.codebook[imagined.tokens])
     world.outcome(imagined.outlook)
     assert not calls
-    frames = world.frames(state)
-    assert frames.shape == (2, 3, 16, 16) and torch.equal(frames, world.tokenizer.decode(state.tokens))
+    frames = world.frames(state.moment)
+    assert frames.shape == (2, 3, 16, 16) and torch.equal(frames, world.tokenizer.decode(state.moment.tokens))
 
 
 def test_the_start_is_the_last_frame(world: FrameWorld) -> None:
     segment = random_segment(2, 3)
     state = world.start(segment)
-    assert torch.equal(state.tokens, world.tokenizer.encode(segment.frames[:, -1]))
-    assert torch.equal(world.codes(state), world.codes_of(segment.frames)[:, -1])
+    assert torch.equal(state.moment.tokens, world.tokenizer.encode(segment.frames[:, -1]))
+    assert torch.equal(world.codes(state.moment), world.codes_of(segment.frames)[:, -1])
     other = segment.clone()
     other.actions[:, -1] += 1  # not taken yet
     assert all(torch.equal(a, b) for a, b in zip(state.cache, world.start(other).cache, strict=True))
@@ -275,7 +275,7 @@ def rollout(world: FrameWorld, segment: Segment, select: Select = gumbel_max) ->
             imagined, state = world.step(state, segment.actions[:, -1], select)
             steps.append(imagined)
         rewards, ends = world.outcome(torch.stack([i.outlook for i in steps], dim=1), select)
-        return torch.stack([i.tokens for i in steps], dim=1), rewards, ends, world.frames(state)
+        return torch.stack([i.tokens for i in steps], dim=1), rewards, ends, world.frames(state.moment)
 
 
 def as_segment(tensors: tuple[Tensor, ...]) -> Segment:

@@ -127,6 +127,6 @@ def test_a_repeated_body_returns_no_views(agent: Agent) -> None:
     """agent/nets/repeated.py says why."""
     state = agent.world.start(random_segment(BATCH, 3))
     imagined, following = agent.world.step(state, torch.zeros(BATCH, 2, dtype=torch.int64))
-    actions, policy_state = act(agent.policy, state.frames, agent.policy.initial_state(BATCH), greedy)
-    for tensor in (*imagined, following.frames, following.pending, actions, policy_state):
+    actions, policy_state = act(agent.policy, state.moment.frames, agent.policy.initial_state(BATCH), greedy)
+    for tensor in (*imagined, *following.moment, actions, policy_state):
         assert tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize

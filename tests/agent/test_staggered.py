@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map
 
 from agent.agent import Agent
 from agent.execution import Execution, autocast, compiled
@@ -13,28 +14,38 @@ from agent.nets.conv import ConvConfig
 from agent.nets.noise import KeyedGumbelMax, split
 from agent.segment import Segment
 from agent.world_models.staggered import Outcome, StaggeredState, StaggeredWorld
+from agent.world_models.tokens import TokenWorld
 from envs.errors import BadInput
 
 from .conftest import ACTIONS, SIZE, SPACES, random_segment
 from .test_delta_dynamics import make_agent
+from .test_frame_dynamics import make_world
 
 CONTEXT = 8
 
 
-@pytest.fixture(scope="module")
-def agent() -> Agent:
-    return make_agent()
+@pytest.fixture(scope="module", params=["delta", "frame"])
+def world(request) -> StaggeredWorld:
+    """Of either kind, of noise."""
+    return make(request.param)
 
 
-@pytest.fixture
-def least() -> Agent:
+def make(kind: str, **changes) -> StaggeredWorld:
+    world = make_agent(**changes).world if kind == "delta" else make_world(context=CONTEXT, **changes)
+    return StaggeredWorld(world, SPACES)
+
+
+@pytest.fixture(params=["delta", "frame"])
+def least(request) -> StaggeredWorld:
     """As little to compile as can be."""
+    if request.param == "frame":
+        return make("frame", layers=1)
     config = make_agent().config
     for part in (config.tokenizer, config.dynamics, config.policy):
         part.conv = ConvConfig(base=8, mult=[1], down=[0], patch=4, groups=4)
     config.tokenizer.frame_conv, config.tokenizer.tokens = config.tokenizer.conv, 1
     config.dynamics.transformer.layers = 1
-    return Agent(config, SPACES).eval()
+    return StaggeredWorld(Agent(config, SPACES).eval().world, SPACES)
 
 
 def beginnings(lengths: list[int], steps: int = 4, seed: int = 0) -> Segment:
@@ -49,13 +60,13 @@ def actions_of(rows: int, steps: int, seed: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-def alone(agent: Agent, segment: Segment, actions: Tensor, key: int) -> list[Outcome]:
-    """What `DeltaWorld` makes of one row, [1, T] without padding, under actions [H, F]."""
-    state, outcomes = agent.world.start(segment), []
+def alone(world: TokenWorld, segment: Segment, actions: Tensor, key: int) -> list[Outcome]:
+    """What the world makes of one row, [1, T] without padding, under actions [H, F]."""
+    state, outcomes = world.start(segment), []
     for clock, action in enumerate(actions):
         select = KeyedGumbelMax(split(torch.tensor([key]), clock))
-        imagined, state = agent.world.step(state, action[None], select)
-        outcomes.append(Outcome(state.frames, imagined.tokens, *agent.world.outcome(imagined.outlook, select)))
+        imagined, state = world.step(state, action[None], select)
+        outcomes.append(Outcome(world.frames(state.moment), imagined.tokens, *world.outcome(imagined.outlook, select)))
     return outcomes
 
 
@@ -66,64 +77,63 @@ def check_same(ours: Outcome, row: int, theirs: Outcome) -> None:
 
 
 @pytest.mark.parametrize("reward", ["two_hot", "sign"])
-def test_each_row_is_imagined_as_if_alone(reward: str) -> None:
+@pytest.mark.parametrize("kind", ["delta", "frame"])
+def test_each_row_is_imagined_as_if_alone(kind: str, reward: str) -> None:
     """Rows with pasts of 1 to 4 frames, one of them begun again twice, beyond the context's end."""
-    agent, lengths, keys = make_agent(reward=reward), [1, 4, 2, 3], [5, 6, 7, 8]
-    world, begun, actions = StaggeredWorld(agent.world, SPACES), beginnings([1, 4, 2, 3]), actions_of(4, 20)
+    world, lengths, keys = make(kind, reward=reward), [1, 4, 2, 3], [5, 6, 7, 8]
+    begun, actions = beginnings(lengths), actions_of(4, 20)
     state = world.empty(4)
     for layer in state.cache:  # whoever reads what was not written is found out
         layer.normal_(std=1e3)
-    world.start(state, torch.arange(4), begun, torch.tensor(keys))
-    expected = [alone(agent, begun[i : i + 1, :n], actions[i], keys[i]) for i, n in enumerate(lengths)]
+    frames = world.start(state, torch.arange(4), begun, torch.tensor(keys))
+    assert torch.equal(frames, world.world.frames_of(begun.frames[torch.arange(4), torch.tensor(lengths) - 1]))
+    expected = [alone(world.world, begun[i : i + 1, :n], actions[i], keys[i]) for i, n in enumerate(lengths)]
     later = {5: 2, 9: 4}  # vector step -> frames of row 1's next beginning
     began = 0
     for t in range(20):
         if t in later:
             again, began = beginnings([later[t]], seed=t), t
             world.start(state, torch.tensor([1]), again, torch.tensor([50 + t]))
-            expected[1] = alone(agent, again[:, : later[t]], actions[1, t:], 50 + t)
+            expected[1] = alone(world.world, again[:, : later[t]], actions[1, t:], 50 + t)
         outcome = world.step(state, actions[:, t])
         for row in range(4):
             check_same(outcome, row, expected[row][t - began if row == 1 else t])
-        assert torch.equal(outcome.frames, state.frames)
-        for row in range(4):  # a value rounded otherwise grows from step to step: these networks are noise
-            state.frames[row] = expected[row][t - began if row == 1 else t].frames[0]
+        assert torch.equal(outcome.frames, world.world.frames(state.moment))
+        for row in range(4 if kind == "delta" else 0):  # a value rounded otherwise grows from step to step: these networks are noise
+            state.moment.frames[row] = expected[row][t - began if row == 1 else t].frames[0]
     assert len({tuple(tokens.tolist()) for tokens in outcome.tokens}) > 1
 
 
-def test_the_noise_is_the_keys(agent: Agent) -> None:
+def test_the_noise_is_the_keys(world: StaggeredWorld) -> None:
     """The same start and actions: the same key, the same dream; another key, another."""
-    world, actions = StaggeredWorld(agent.world, SPACES), actions_of(1, 6).expand(3, 6, 2)
-    state = world.empty(3)
+    actions, state = actions_of(1, 6).expand(3, 6, 2), world.empty(3)
     segment = beginnings([2])
     world.start(state, torch.arange(3), torch.cat([segment] * 3), torch.tensor([1, 1, 2]))
     tokens = torch.stack([world.step(state, actions[:, t]).tokens for t in range(6)], dim=1)
     assert torch.equal(tokens[0], tokens[1]) and not torch.equal(tokens[0], tokens[2])
 
 
-def test_too_many_frames_are_refused(agent: Agent) -> None:
-    world = StaggeredWorld(agent.world, SPACES)
-    with pytest.raises(BadInput, match="9 past frames .* context of 8 steps"):
+def test_too_many_frames_are_refused(world: StaggeredWorld) -> None:
+    with pytest.raises(BadInput, match="9 past frames .* context of 8 (steps|frames)"):
         world.start(world.empty(1), torch.tensor([0]), beginnings([9], steps=9), torch.tensor([0]))
 
 
-def test_a_step_finishes_on_the_meta_device() -> None:
+@pytest.mark.parametrize("kind", ["delta", "frame"])
+def test_a_step_finishes_on_the_meta_device(kind: str) -> None:
     """There, whatever reads a value back raises."""
     with torch.device("meta"):
-        agent = Agent(make_agent().config, SPACES).eval()
-        world = StaggeredWorld(agent.world, SPACES)
+        world = make(kind)
         outcome = world.step(world.empty(3), torch.zeros(3, 2, dtype=torch.int64))
     assert outcome.frames.shape == (3, 3, SIZE, SIZE) and outcome.ends.is_meta
 
 
 def copied(state: StaggeredState) -> StaggeredState:
-    return StaggeredState(*([t.clone() for t in x] if isinstance(x, list) else x.clone() for x in state))
+    return tree_map(torch.clone, state)
 
 
-def test_a_recorded_step_replays_bit_equal(agent: Agent) -> None:
+def test_a_recorded_step_replays_bit_equal(world: StaggeredWorld) -> None:
     """Recorded once, replayed without the Python, across the context's end and rows that begin again."""
-    world, actions = StaggeredWorld(agent.world, SPACES), actions_of(4, 20)
-    state = world.empty(4)
+    actions, state = actions_of(4, 20), world.empty(4)
     world.start(state, torch.arange(4), beginnings([1, 4, 2, 3]), torch.arange(4))
     recorded = make_fx(lambda a: world.step(state, a))(actions[:, 0])
     twin = copied(state)
@@ -136,7 +146,7 @@ def test_a_recorded_step_replays_bit_equal(agent: Agent) -> None:
     assert all(torch.equal(a, b) for a, b in zip(state.cache, twin.cache, strict=True))
 
 
-def test_the_compiler_takes_a_step_whole_and_once(least: Agent) -> None:
+def test_the_compiler_takes_a_step_whole_and_once(least: StaggeredWorld) -> None:
     """Under autocast, too; and rows that begin again change nothing."""
     graphs, execution = [], Execution("eager", bf16=True)
 
@@ -144,12 +154,12 @@ def test_the_compiler_takes_a_step_whole_and_once(least: Agent) -> None:
         graphs.append(graph)
         return graph.forward
 
-    world = StaggeredWorld(least.world, SPACES)
-    with autocast(execution, least.device):
+    world, device = least, torch.device("cpu")
+    with autocast(execution, device):
         state = world.empty(4)
 
     def step(actions: Tensor) -> Outcome:
-        with autocast(execution, least.device):
+        with autocast(execution, device):
             return world.step(state, actions)
 
     torch._dynamo.reset()
@@ -158,15 +168,15 @@ def test_the_compiler_takes_a_step_whole_and_once(least: Agent) -> None:
     step(actions[:, 0])
     with torch.compiler.set_stance("fail_on_recompile"):
         for t in range(1, 6):
-            with autocast(execution, least.device):
+            with autocast(execution, device):
                 world.start(state, torch.tensor([t % 4]), beginnings([3], seed=t), torch.tensor([t]))
             assert step(actions[:, t]).rewards.isfinite().all()
     assert len(graphs) == 1
 
 
 @pytest.mark.slow
-def test_a_compiled_step_equals_an_eager_one(least: Agent) -> None:
-    world, actions = StaggeredWorld(least.world, SPACES), actions_of(4, 12)
+def test_a_compiled_step_equals_an_eager_one(least: StaggeredWorld) -> None:
+    world, actions = least, actions_of(4, 12)
     state = world.empty(4)
     world.start(state, torch.arange(4), beginnings([1, 4, 2, 3]), torch.arange(4))
     twin, step = copied(state), compiled(world.step, Execution("compiled"))
@@ -174,4 +184,5 @@ def test_a_compiled_step_equals_an_eager_one(least: Agent) -> None:
         ours, theirs = step(state, actions[:, t]), world.step(twin, actions[:, t])
         for row in range(4):
             check_same(ours, row, Outcome(*(x[row : row + 1] for x in theirs)))
-        twin.frames.copy_(state.frames)
+        for own, other in zip(twin.moment, state.moment, strict=True):
+            own.copy_(other)

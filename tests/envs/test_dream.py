@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode
 import envs  # noqa: F401
 from agent import checkpoint
 from agent.agent import Agent
+from agent.api import configure
 from agent.checkpoint import read_rows
 from agent.dreams import Dreams, given_starts
 from agent.run import train
@@ -24,18 +25,28 @@ from envs.catch import CatchEnv
 from envs.dream import DreamEnv, DreamVectorEnv
 from envs.errors import BadInput
 from envs.spaces import Spaces
-from tests.tiny import tiny
+from tests.tiny import OF_AGENT, tiny
 
 DREAM = "deltadream/Dream-v0"
 N = 5
 
 
+@pytest.fixture(scope="module", params=OF_AGENT)
+def run_of_any(request, tmp_path_factory) -> Path:
+    """Of Catch, of one epoch: its world ends episodes at random."""
+    return run_of(request.param, tmp_path_factory)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """Of Catch, of one epoch: its world ends episodes at random."""
+    """The same of Δ-IRIS."""
+    return run_of("delta_iris", tmp_path_factory)
+
+
+def run_of(agent: str, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dream") / "run"
     threads = torch.get_num_threads()
-    train(tiny("epochs=1", "logger=csv", f"run={folder}"), [])
+    train(configure(*OF_AGENT[agent], "epochs=1", "logger=csv", f"run={folder}"), [])
     torch.set_num_threads(threads)
     return folder
 
@@ -71,14 +82,14 @@ def same(ours: list[tuple], theirs: list[tuple]) -> bool:
     return all(np.array_equal(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def test_gymnasium_is_content(run):
-    env = make(run, render_mode="rgb_array")
+def test_gymnasium_is_content(run_of_any):
+    env = make(run_of_any, render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env.unwrapped)
     real = CatchEnv()
     assert env.observation_space == real.observation_space and env.action_space == real.action_space
-    vector = make_vec(run)
+    vector = make_vec(run_of_any)
     assert vector.single_observation_space == real.observation_space and vector.single_action_space == real.action_space
     assert vector.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     observations, _ = vector.reset(seed=0)
@@ -87,10 +98,10 @@ def test_gymnasium_is_content(run):
     assert observations in vector.observation_space and rewards.shape == terminated.shape == truncated.shape == (N,)
 
 
-def test_seeds_decide_all(run):
-    env = make_vec(run)
+def test_seeds_decide_all(run_of_any):
+    env = make_vec(run_of_any)
     first = played(env, 15, seed=3)
-    assert same(first, played(env, 15, seed=3)) and same(first, played(make_vec(run), 15, seed=3))
+    assert same(first, played(env, 15, seed=3)) and same(first, played(make_vec(run_of_any), 15, seed=3))
     assert not same(first, played(env, 15, seed=4))
     going_on = played(env, 15, seed=None)  # the generators go on, and begin other episodes
     assert not same(going_on, played(env, 15, seed=4))
@@ -100,13 +111,13 @@ def test_seeds_decide_all(run):
     assert any(not np.array_equal(o[0], o[2]) for o in observations)
 
 
-def test_many_dream_what_one_dreams(run):
+def test_many_dream_what_one_dreams(run_of_any):
     """The i-th of many, seeded with s, as one alone, seeded with s + i: through ends and new beginnings."""
-    vector, actions, ends = make_vec(run, max_episode_steps=9), actions_for(N, 30), 0
+    vector, actions, ends = make_vec(run_of_any, max_episode_steps=9), actions_for(N, 30), 0
     observations, _ = vector.reset(seed=7)
     steps = [vector.step(a)[:4] for a in actions]
     for i in range(N):
-        env = make(run, max_episode_steps=9)
+        env = make(run_of_any, max_episode_steps=9)
         observation, _ = env.reset(seed=7 + i)
         assert np.array_equal(observation, observations[i])
         over = False
@@ -123,9 +134,9 @@ def test_many_dream_what_one_dreams(run):
     assert ends > N
 
 
-def test_ends_in_the_same_step(run):
+def test_ends_in_the_same_step(run_of_any):
     """What NEXT_STEP spreads over two steps, with the same episodes."""
-    later, at_once = make_vec(run, max_episode_steps=4), make_vec(run, max_episode_steps=4, autoreset_mode="SameStep")
+    later, at_once = make_vec(run_of_any, max_episode_steps=4), make_vec(run_of_any, max_episode_steps=4, autoreset_mode="SameStep")
     later.reset(seed=1)
     at_once.reset(seed=1)
     ended = 0
@@ -165,10 +176,10 @@ def test_factors_and_channels():
         many.step(np.full((N, 2), 3))
 
 
-def test_time_limit(run):
-    env = make(run)
-    assert env.spec.max_episode_steps == 1000 and make_vec(run).limit == 1000 and make_vec(run, max_episode_steps=-1).limit == np.inf
-    vector = make_vec(run, max_episode_steps=1)
+def test_time_limit(run_of_any):
+    env = make(run_of_any)
+    assert env.spec.max_episode_steps == 1000 and make_vec(run_of_any).limit == 1000 and make_vec(run_of_any, max_episode_steps=-1).limit == np.inf
+    vector = make_vec(run_of_any, max_episode_steps=1)
     vector.reset(seed=0)
     _, _, _, truncated, _ = vector.step(np.zeros(N, int))
     assert truncated.all()
@@ -216,13 +227,13 @@ def test_the_replay_is_needed_only_to_start_from_it(run, rows, tmp_path):
     env.step(0)
 
 
-def test_rendering(run):
-    env = make(run, render_mode="rgb_array")
+def test_rendering(run_of_any):
+    env = make(run_of_any, render_mode="rgb_array")
     observation, _ = env.reset(seed=0)
     assert np.array_equal(env.render(), observation.repeat(8, axis=0).repeat(8, axis=1))
     observation, *_ = env.step(0)
     assert np.array_equal(env.render()[::8, ::8], observation)
-    vector = make_vec(run, render_mode="rgb_array")
+    vector = make_vec(run_of_any, render_mode="rgb_array")
     observations, _ = vector.reset(seed=0)
     assert np.array_equal([picture[::8, ::8] for picture in vector.render()], observations)
 

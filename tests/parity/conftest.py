@@ -64,8 +64,8 @@ class Guided(DeltaWorld):
 
     def step(self, *arguments):
         imagined, state = super().step(*arguments)
-        self.dreamt.append(state.frames)
-        return imagined, state._replace(frames=next(self.guide))
+        self.dreamt.append(state.moment.frames)
+        return imagined, state._replace(moment=state.moment._replace(frames=next(self.guide)))
 
 
 # Every NAME.npz in data/ beside a NAME.json is held against ours; more of them, of any size, may be put there.

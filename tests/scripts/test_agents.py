@@ -52,7 +52,7 @@ def test_benchmark(whole: tuple[str, Path]) -> None:
     result = run_command("benchmark", (*OF_AGENT[name], "--estimate"), cwd=run.parent)
     assert result.code == 0, result.err
     result = run_command("benchmark", (*OF_AGENT[name], "dream=true", "dreams=[1]", "modes=[eager]"), cwd=run.parent)
-    assert result.code == 2 and "agent=delta_iris" in result.err
+    assert result.code == 0, result.err
 
 
 def test_another_agent_cannot_go_on(whole: tuple[str, Path]) -> None:
