@@ -25,7 +25,8 @@ class DeltaTokenizerConfig(TokenizerConfig):
     tokens:          Δ-tokens a step, K
     latent:          channels of the Δ-encoder's output
     frame_latent:    channels in which the decoder sees the previous frame
-    action_channels: maps in which the decoder sees the action
+    action:          whether encoder and decoder see the action (not: an ablation of the paper's)
+    action_channels: maps in which the decoder sees it
     residual:        whether the decoder's output, nothing at first, is added to the previous frame; not as published, but
                      a decoder that starts from a copy is sharp after hundreds of updates, not thousands
     l1, l2, worst:   weights of the reconstruction terms
@@ -37,6 +38,7 @@ class DeltaTokenizerConfig(TokenizerConfig):
     tokens: int = 4
     latent: int = 64
     frame_latent: int = 8
+    action: bool = True
     action_channels: int = 4
     residual: bool = False
     l1: float = 0.1
@@ -67,14 +69,15 @@ class DeltaTokenizer(Tokenizer):
                 "choose fewer tokens or an encoder that reduces less."
             )
         cell = config.latent * self.map_size**2 // config.tokens
-        self.encoder_action = ActionEmbedding(spaces.actions, spaces.size**2)
-        self.decoder_action = ActionEmbedding(spaces.actions, config.action_channels * self.map_size**2)
-        self.encoder = Encoder(conv, channels=2 * spaces.channels + 1, latent=config.latent)
+        if config.action:
+            self.encoder_action = ActionEmbedding(spaces.actions, spaces.size**2)
+            self.decoder_action = ActionEmbedding(spaces.actions, config.action_channels * self.map_size**2)
+        self.encoder = Encoder(conv, channels=2 * spaces.channels + config.action, latent=config.latent)
         self.frame_encoder = Encoder(frame_conv, channels=spaces.channels, latent=config.frame_latent)
         self.to_code = nn.Linear(cell, config.quantizer.vector_dim)
         self.quantizer = make_quantizer(config.quantizer)
         self.from_code = nn.Linear(config.quantizer.vector_dim, cell)
-        latent = config.frame_latent + config.action_channels + config.latent
+        latent = config.frame_latent + config.action * config.action_channels + config.latent
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
         self.apply(initialize_like_gpt)
         if config.residual:  # a copy to begin with: unlearning noise first, it would not see small changes for long
@@ -82,8 +85,10 @@ class DeltaTokenizer(Tokenizer):
 
     def encode_map(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
         """frames, next_frames: [N, C, H, W] uint8; actions: [N, F] int64 -> [N, latent, h, w]."""
-        action_map = rearrange(self.encoder_action(actions), "n (h w) -> n 1 h w", h=self.image_size)
-        return self.encoder(torch.cat([pixels(frames), action_map, pixels(next_frames)], dim=1))
+        seen = [pixels(frames), pixels(next_frames)]
+        if self.config.action:
+            seen.insert(1, rearrange(self.encoder_action(actions), "n (h w) -> n 1 h w", h=self.image_size))
+        return self.encoder(torch.cat(seen, dim=1))
 
     def map_to_cells(self, z: Tensor) -> Tensor:
         """[N, C, h, w] -> [N, K, cell]: a grid of cells, each flattened in the order row, column, channel."""
@@ -118,10 +123,10 @@ class DeltaTokenizer(Tokenizer):
 
     def reconstruct(self, frames: Tensor, actions: Tensor, cells: Tensor) -> Tensor:
         """The decoder as it is trained. cells: [N, K, cell] -> [N, C, H, W] float, near 0..1."""
-        action_maps = rearrange(
-            self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size
-        )
-        seen = [self.frame_encoder(pixels(frames)), action_maps, self.cells_to_map(cells)]
+        seen = [self.frame_encoder(pixels(frames)), self.cells_to_map(cells)]
+        if self.config.action:
+            maps = rearrange(self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size)
+            seen.insert(1, maps)
         decoded = self.decoder(torch.cat(seen, dim=1))
         return pixels(frames) + decoded if self.config.residual else decoded
 

@@ -32,13 +32,15 @@ def published_codes() -> QuantizerConfig:
 @dataclass
 class FrameTokenizerConfig(TokenizerConfig):
     """conv: of the encoder and the decoder; each place of the encoder's map is one token
-    l1:     weight of the reconstruction term
+    l1, l2: weights of the reconstruction terms. As published there is the first and a perceptual one, which sees small
+            things; L1 alone paints them over, as most pixels are right without them
     """
 
     kind: str = "frame"
     conv: ConvConfig = field(default_factory=four_halvings)
     quantizer: QuantizerConfig = field(default_factory=published_codes)
     l1: float = 1.0
+    l2: float = 0.0
 
 
 class FrameTokenizer(Tokenizer):
@@ -93,9 +95,10 @@ class FrameTokenizer(Tokenizer):
         frames, real = segment.frames.flatten(0, 1), real_frames(segment.mask).flatten()
         quantized = self.quantizer(self.encode_vectors(frames))
         reconstruction, seen = self.reconstruct(quantized.vectors).float(), pixels(frames)
-        absolute = (reconstruction - seen).abs().flatten(1).mean(dim=1)
+        absolute = (reconstruction - seen).abs().flatten(1)
         losses = {
-            "reconstruction_l1": self.config.l1 * masked_mean(absolute, real),
+            "reconstruction_l1": self.config.l1 * masked_mean(absolute.mean(dim=1), real),
+            "reconstruction_l2": self.config.l2 * masked_mean(absolute.square().mean(dim=1), real),
             "commitment": quantized.commitment,
         }
         if perceptual is not None:

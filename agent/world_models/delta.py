@@ -25,9 +25,12 @@ from envs.spaces import Spaces
 
 @dataclass
 class DeltaDynamicsConfig(TokenDynamicsConfig):
-    """conv: of the frame encoder that makes the I-token"""
+    """i_token: whether the transformer sees each frame as an I-token (not: an ablation of the paper's)
+    conv:    of the frame encoder that makes it
+    """
 
     kind: str = "delta"
+    i_token: bool = True
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
 
     def steps_needed(self, burn_in: int, horizon: int) -> int:
@@ -36,7 +39,7 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
 
 
 class DeltaDynamics(TokenDynamics):
-    """A causal transformer over [I-token, action, Δ1 … ΔK] a step.
+    """A causal transformer over [I-token, action, Δ1 … ΔK] a step, or without the I-token.
 
     Δ1 is predicted at the action, Δ2 at Δ1, and so on; reward and end at the action.
     """
@@ -44,9 +47,20 @@ class DeltaDynamics(TokenDynamics):
     def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, codebook_size: int, tokens: int) -> None:
         super().__init__(config)
         self.tokens = tokens
-        self.positions_per_step = 2 + tokens
+        self.action_place = int(config.i_token)  # in a step
+        self.positions_per_step = self.action_place + 1 + tokens
         width = config.transformer.width
-        conv = config.conv.fitted(spaces.size)
+        if config.i_token:
+            self.add_frame_encoder(config.conv.fitted(spaces.size), spaces)
+        self.action_embedding = ActionEmbedding(spaces.actions, width)
+        self.token_embedding = nn.Embedding(codebook_size, width)
+        self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
+        self.add_heads(codebook_size)
+        self.apply(initialize_like_gpt)
+
+    def add_frame_encoder(self, conv: ConvConfig, spaces: Spaces) -> None:
+        """What makes the I-token. Raises BadInput if the frame's cells do not fit into it."""
+        width = self.config.transformer.width
         cells = conv.output_size(spaces.size) ** 2
         if width < cells:
             raise BadInput(
@@ -56,11 +70,6 @@ class DeltaDynamics(TokenDynamics):
         self.frame_encoder = Encoder(conv, channels=spaces.channels, latent=width // cells)
         self.unused = width % cells  # of the I-token; stays zero (as published there is nothing left)
         self.frame_norm = nn.LayerNorm(width)
-        self.action_embedding = ActionEmbedding(spaces.actions, width)
-        self.token_embedding = nn.Embedding(codebook_size, width)
-        self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
-        self.add_heads(codebook_size)
-        self.apply(initialize_like_gpt)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The I-token: frames [..., C, H, W] uint8, or their `pixels` -> [..., width]."""
@@ -74,8 +83,9 @@ class DeltaDynamics(TokenDynamics):
 
         frames: [B, T, C, H, W] uint8; actions: [B, T, F]; tokens: [B, T, K] -> [B, T (2 + K), width]
         """
-        blocks = [self.embed_frames(frames).unsqueeze(2), self.action_embedding(actions).unsqueeze(2)]
-        return torch.cat([*blocks, self.token_embedding(tokens)], dim=2).flatten(1, 2)
+        blocks = [self.embed_frames(frames).unsqueeze(2)] if self.config.i_token else []
+        blocks += [self.action_embedding(actions).unsqueeze(2), self.token_embedding(tokens)]
+        return torch.cat(blocks, dim=2).flatten(1, 2)
 
     def forward(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> DynamicsOutput:
         """frames: [B, T, C, H, W] uint8; actions: [B, T, F]; tokens: [B, S, K] with S = T or T − 1.
@@ -86,8 +96,9 @@ class DeltaDynamics(TokenDynamics):
         inputs = self.embed(frames, actions, F.pad(tokens, (0, 0, 0, steps - known)))
         unknown = self.tokens * (steps - known)
         y = self.transformer(inputs[:, : steps * self.positions_per_step - unknown])
-        at_actions = y[:, 1 :: self.positions_per_step]
-        predicting = y[:, : known * self.positions_per_step].unflatten(1, (known, self.positions_per_step))[:, :, 1:-1]
+        at_actions = y[:, self.action_place :: self.positions_per_step]
+        known_steps = y[:, : known * self.positions_per_step].unflatten(1, (known, self.positions_per_step))
+        predicting = known_steps[:, :, self.action_place : -1]
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
@@ -147,8 +158,8 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
         step's frames and pending input, and what is `Imagined`.
         """
         dynamics, frames = self.dynamics, pixels(frames)  # once for all that look at them
-        i_token = dynamics.embed_frames(frames).unsqueeze(1)
-        inputs = torch.cat([pending, i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
+        i_token = [dynamics.embed_frames(frames).unsqueeze(1)] if dynamics.config.i_token else []
+        inputs = torch.cat([pending, *i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         tokens: list[Tensor] = []
         for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
             y = dynamics.transformer(inputs, cache, at)
@@ -168,6 +179,10 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
 
     @property
     def code_shape(self) -> tuple[int, int]:
+        if not self.dynamics.config.i_token:
+            raise BadInput(
+                "agent.dynamics.i_token=false leaves a policy no codes to read; choose agent/policy=cnn_lstm, which reads frames."
+            )
         return 1, self.dynamics.config.transformer.width
 
     def codes(self, moment: DeltaMoment) -> Tensor:

@@ -69,6 +69,56 @@ def test_each_part_learns_and_no_other(world: str, policy: str) -> None:
         assert changed == ({part, "target_policy"} if part == "policy" else {part})
 
 
+ABLATIONS = (  # docs/agents.md
+    ("delta_iris", "agent.dynamics.i_token=false"),
+    ("delta_iris", "agent.tokenizer.action=false"),
+    *(("delta_iris", f"agent.tokenizer.tokens={tokens}") for tokens in (1, 2, 4, 8, 16)),
+    ("dart", "agent.policy.positions=false"),
+    ("dart", "agent.policy.memory=false"),
+    *((agent, f"agent.actor_critic.{change}") for agent in OF_AGENT for change in ("lambda_=0.5", "horizon=2")),
+)
+
+
+@pytest.mark.parametrize(("name", "ablation"), ABLATIONS)
+def test_the_papers_ablations_learn(name: str, ablation: str) -> None:
+    """One line each; what they take away is not there, and what is left learns, imagines and dreams."""
+    config = configure(*OF_AGENT[name], ablation)
+    torch.manual_seed(0)
+    agent = Agent(config.agent, Spaces(3, 32, (3,)))
+    for part in PARTS:
+        before = [x.clone() for x in getattr(agent, part).parameters()]
+        metrics = make_learner(agent, config, part).update(noise(agent, config, part))
+        assert all(value.isfinite() for value in metrics.values()), metrics
+        assert any(not torch.equal(a, b) for a, b in zip(before, getattr(agent, part).parameters(), strict=True))
+    frames, _ = dream(agent.world, noise(agent, config, "dynamics"), 2)
+    assert frames.shape[1] == config.dynamics.steps - 2
+
+
+@torch.no_grad()
+def test_what_the_delta_ablations_take_away() -> None:
+    """Without I-tokens the dynamics sees no frames; without actions the Δ-autoencoder sees none."""
+    segment, other = random_segment(2, 3), random_segment(2, 3, seed=5)
+    tokens = torch.randint(16, (2, 2, 4))
+    for ablated in (False, True):
+        parts = config_of("delta", "cnn_lstm")
+        parts.dynamics.i_token = parts.tokenizer.action = not ablated
+        torch.manual_seed(0)
+        agent = Agent(parts, SPACES).eval()
+        seen = [agent.dynamics(s.frames, segment.actions, tokens).tokens for s in (segment, other)]
+        assert torch.equal(*seen) == ablated
+        actions = [segment.actions[:, 0], (segment.actions[:, 0] + 1) % 4]
+        decoded = [agent.tokenizer.reconstruct(segment.frames[:, 0], a, torch.ones(2, 4, agent.tokenizer.from_code.out_features)) for a in actions]
+        encoded = [agent.tokenizer.encode_map(segment.frames[:, 0], a, segment.frames[:, 1]) for a in actions]
+        assert torch.equal(*decoded) == torch.equal(*encoded) == ablated
+
+
+def test_codes_need_an_i_token() -> None:
+    with pytest.raises(BadInput, match="i_token=false .* choose agent/policy=cnn_lstm"):
+        parts = config_of("delta", "vit")
+        parts.dynamics.i_token = False
+        Agent(parts, SPACES)
+
+
 @every
 def test_it_acts_imagines_and_dreams(world: str, policy: str) -> None:
     """Beyond the context of the frame world, too."""

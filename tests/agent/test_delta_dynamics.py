@@ -176,9 +176,11 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("i_token", [True, False])
 @pytest.mark.parametrize(("past", "steps"), [(1, 8), (3, 6), (8, 1)])
-def test_stepping_equals_the_forward_pass(agent: Agent, past: int, steps: int) -> None:
+def test_stepping_equals_the_forward_pass(past: int, steps: int, i_token: bool) -> None:
     """Up to the whole context of 8 steps: the last of them still remembers the first frame."""
+    agent = make_agent(i_token=i_token)
     segment = random_segment(2, past + 1)[:, :past]
     actions = torch.randint(ACTIONS, (2, steps, 2), generator=torch.Generator().manual_seed(1))
     tokens = random_tokens(2, steps)

@@ -118,9 +118,9 @@ def unlike(reconstruction: Tensor, frames: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("perceptual", [None, unlike])
 def test_the_loss_against_a_loop_over_real_frames(perceptual) -> None:
-    tokenizer, segment = make(l1=0.3), padded_segment()
+    tokenizer, segment = make(l1=0.3, l2=2.0), padded_segment()
     tokenizer.config.quantizer.commitment = 0.25
-    errors, distances, looks = [], [], []
+    errors, squares, distances, looks = [], [], [], []
     for b in range(3):
         for t in range(6):
             frame = segment.frames[b, t : t + 1]
@@ -130,9 +130,10 @@ def test_the_loss_against_a_loop_over_real_frames(perceptual) -> None:
             if (b, t) not in {(0, 0), (0, 1), (1, 4), (1, 5)}:
                 image = tokenizer.reconstruct(codes)
                 errors.append((image - frame / 255).abs().mean().item())
+                squares.append((image - frame / 255).square().mean().item())
                 looks.append(unlike(image, frame / 255).item())
     mean = lambda terms: sum(terms) / len(terms)
-    expected = {"reconstruction_l1": 0.3 * mean(errors), "commitment": 1.25 * mean(distances)}
+    expected = {"reconstruction_l1": 0.3 * mean(errors), "reconstruction_l2": 2 * mean(squares), "commitment": 1.25 * mean(distances)}
     if perceptual is not None:
         expected["perceptual"] = mean(looks)
     expected["loss"] = sum(expected.values())

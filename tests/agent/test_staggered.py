@@ -77,10 +77,10 @@ def check_same(ours: Outcome, row: int, theirs: Outcome) -> None:
 
 
 @pytest.mark.parametrize("reward", ["two_hot", "sign"])
-@pytest.mark.parametrize("kind", ["delta", "frame"])
-def test_each_row_is_imagined_as_if_alone(kind: str, reward: str) -> None:
+@pytest.mark.parametrize(("kind", "changes"), [("delta", {}), ("delta", {"i_token": False}), ("frame", {})])
+def test_each_row_is_imagined_as_if_alone(kind: str, changes: dict, reward: str) -> None:
     """Rows with pasts of 1 to 4 frames, one of them begun again twice, beyond the context's end."""
-    world, lengths, keys = make(kind, reward=reward), [1, 4, 2, 3], [5, 6, 7, 8]
+    world, lengths, keys = make(kind, reward=reward, **changes), [1, 4, 2, 3], [5, 6, 7, 8]
     begun, actions = beginnings(lengths), actions_of(4, 20)
     state = world.empty(4)
     for layer in state.cache:  # whoever reads what was not written is found out
