@@ -174,13 +174,13 @@ def measure(agent: Agent, held_out: list[Segment]) -> dict[str, float]:
     decoded_error, copied_error, cross_entropy = [], [], []
     for segment in held_out:
         real = segment.mask[:, :-1].flatten()
-        frames, next_frames = (f.flatten(0, 1)[real] for f in (segment.frames[:, :-1], segment.frames[:, 1:]))
-        actions = segment.actions[:, :-1].flatten(0, 1)[real]
-        tokens = tokenizer.encode(frames, actions, next_frames)
-        counts += torch.bincount(tokens.flatten(), minlength=len(counts))
-        decoded = pixels(tokenizer.decode(frames, actions, tokens))
-        decoded_error.append((decoded - pixels(next_frames)).square().mean(dim=(1, 2, 3)))
-        copied_error.append((pixels(frames) - pixels(next_frames)).square().mean(dim=(1, 2, 3)))
+        frames, next_frames, decoded = (
+            pixels(f.flatten(0, 1)[real]) for f in (segment.frames[:, :-1], segment.frames[:, 1:], tokenizer.reconstruction(segment))
+        )
+        tokens = tokenizer.tokens_of(segment)[:, 1 - segment.frames.shape[1] :]  # that led to the frames after the first
+        counts += torch.bincount(tokens.flatten(0, 1)[real].flatten(), minlength=len(counts))
+        decoded_error.append((decoded - next_frames).square().mean(dim=(1, 2, 3)))
+        copied_error.append((frames - next_frames).square().mean(dim=(1, 2, 3)))
         cross_entropy.append(agent.dynamics_loss(segment)["tokens"] / config.dynamics.tokens_weight * real.sum())
     share, transitions = counts / counts.sum(), sum(map(len, decoded_error))
     squared_error, copied = (torch.cat(errors).mean().item() for errors in (decoded_error, copied_error))

@@ -1,7 +1,7 @@
 import json
 
 from tests.scripts.commands import run_command
-from tests.tiny import TINY
+from tests.tiny import OF_AGENT, TINY
 
 SMALL = (*TINY, "quantizers=[vq,fsq]", "seeds=[3,4]", "held_out=40")
 
@@ -19,6 +19,15 @@ def test_a_comparison(tmp_path):
             assert run["update_ms"] > run["quantizer_ms"] > 0
     assert results["vq"][0]["squared_error"] != results["vq"][1]["squared_error"]  # other seeds, other frames
     assert "2 seeds" in result.out and "±" in result.out
+
+
+def test_tokens_of_whole_frames(tmp_path):
+    """The same measure, on the same frames, for the other tokenizer."""
+    output = tmp_path / "quantizers.json"
+    result = run_command("compare_quantizers", (*OF_AGENT["iris"], *SMALL[-3:], f"output={output}"), cwd=tmp_path)
+    assert result.code == 0, result.err
+    for runs in json.loads(output.read_text())["results"].values():
+        assert all(run["squared_error"] > 0 and run["cross_entropy_bits"] > 0 for run in runs)
 
 
 def test_what_is_refused(tmp_path):
