@@ -12,7 +12,8 @@ from agent.run import sketch_agent, spaces_of
 from envs.catch import CatchEnv
 from tests.tiny import TINY, experiment
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 SECTION = README.split("## Plug in an environment\n")[1].split("\n## ")[0]
 COMMANDS = re.findall(r"^python scripts/\w+\.py (.*)$", SECTION, re.MULTILINE)
 
@@ -59,3 +60,12 @@ def test_python(tmp_path, monkeypatch, capsys):
 
 def test_there_are_some():
     assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_lines_that_the_docs_point_to(page: str) -> None:
+    """[`Class.method`](../file.py#L12): there it begins."""
+    text = (ROOT / "docs" / page).read_text()
+    for name, path, number in re.findall(r"\[`([\w.]+)`\]\(\.\./([\w/.]+)#L(\d+)\)", text):
+        line = (ROOT / path).read_text().splitlines()[int(number) - 1]
+        assert re.match(rf"\s*((class|def) {name.split('.')[-1]}\b|{name}\b.* = )", line), (name, path, number, line)
