@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -7,11 +9,15 @@ from agent.actor_critic import ActorCriticConfig
 from agent.agent import Agent, AgentConfig
 from agent.nets.conv import ConvConfig
 from agent.nets.transformer import TransformerConfig
-from agent.policies.lstm import CnnLstmPolicyConfig
+from agent.policies.lstm import CnnLstmPolicyConfig, CodeLstmPolicyConfig
+from agent.policies.policy import PolicyConfig
+from agent.policies.vit import VitPolicyConfig
 from agent.quantizers.quantizer import QuantizerConfig
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizerConfig
+from agent.tokenizers.frame import FrameTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig
+from agent.world_models.frame import FrameDynamicsConfig
 from envs.spaces import Spaces
 
 ACTIONS, SIZE = 4, 16
@@ -32,6 +38,25 @@ def small_config() -> AgentConfig:
         policy=CnnLstmPolicyConfig(conv=conv(), latent=4, hidden=16),
         actor_critic=ActorCriticConfig(burn_in=3, horizon=5),
     )
+
+
+POLICIES: dict[str, PolicyConfig] = {
+    "cnn_lstm": small_config().policy,
+    "code_lstm": CodeLstmPolicyConfig(latent=4, hidden=16),
+    "vit": VitPolicyConfig(layers=2, heads=2, width=16, mlp=16, dropout=0.2),
+}
+AGENTS = {"delta_iris": ("delta", "cnn_lstm"), "iris": ("frame", "cnn_lstm"), "dart": ("frame", "vit")}
+
+
+def config_of(world: str, policy: str) -> AgentConfig:
+    """As small, of any combination."""
+    parts = small_config()
+    if world == "frame":
+        conv = ConvConfig(base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1)  # 2×2 tokens
+        parts.tokenizer = FrameTokenizerConfig(conv=conv, quantizer=QuantizerConfig(kind="vq", size=16, dim=8, commitment=1.0))
+        parts.dynamics = FrameDynamicsConfig(transformer=TransformerConfig(layers=2, heads=2, width=32, dropout=0.1), context=6)
+    parts.policy = copy.deepcopy(POLICIES[policy])
+    return parts
 
 
 def random_segment(batch: int, steps: int, size: int = SIZE, actions: int = ACTIONS, seed: int = 0) -> Segment:

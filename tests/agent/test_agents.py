@@ -12,38 +12,16 @@ from agent.api import configure
 from agent.checks import check_config
 from agent.execution import Execution
 from agent.imagination import burn_in, dream, imagine
-from agent.nets.conv import ConvConfig
 from agent.nets.heads import greedy
-from agent.nets.transformer import TransformerConfig
 from agent.parts import PARTS, make_learner, noise
-from agent.policies.lstm import CodeLstmPolicyConfig
-from agent.policies.policy import PolicyConfig
 from agent.policies.vit import VitPolicyConfig
-from agent.quantizers.quantizer import QuantizerConfig
-from agent.tokenizers.frame import FrameTokenizerConfig
-from agent.world_models.frame import FrameDynamicsConfig
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from tests.tiny import OF_AGENT
 
-from .conftest import SPACES, random_segment, small_config
+from .conftest import POLICIES, SPACES, config_of, random_segment
 
-POLICIES: dict[str, PolicyConfig] = {
-    "cnn_lstm": small_config().policy,
-    "code_lstm": CodeLstmPolicyConfig(latent=4, hidden=16),
-    "vit": VitPolicyConfig(layers=2, heads=2, width=16, mlp=16, dropout=0.2),
-}
 EXPERIMENTS = ("crafter", "crafter_1m", "crafter_quick", "atari100k", "atari_quick", "catch", "tiny", "small", "base")
-
-
-def config_of(world: str, policy: str) -> AgentConfig:
-    parts = small_config()
-    if world == "frame":
-        conv = ConvConfig(base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1)  # 2×2 tokens
-        parts.tokenizer = FrameTokenizerConfig(conv=conv, quantizer=QuantizerConfig(kind="vq", size=16, dim=8, commitment=1.0))
-        parts.dynamics = FrameDynamicsConfig(transformer=TransformerConfig(layers=2, heads=2, width=32, dropout=0.1), context=4)
-    parts.policy = POLICIES[policy]
-    return parts
 
 
 def make(world: str, policy: str) -> Agent:

@@ -16,7 +16,7 @@ from agent.learner import Averages, Learner, LearnerConfig, NonFinite, Optimizer
 from agent.segment import Segment
 from envs.errors import BadInput
 
-from .conftest import SPACES, random_segment, small_config
+from .conftest import AGENTS, SPACES, config_of, random_segment
 from .test_quantizer_kinds import ALL as QUANTIZERS
 
 EAGER = Execution("eager", bf16=False)
@@ -28,19 +28,28 @@ def make_learner(agent: Agent, part: str, execution: Execution = EAGER) -> Learn
     return Learner(getattr(agent, part), getattr(agent, f"{part}_loss"), OptimizerConfig(), before_step, execution)
 
 
-def agent_with(quantizer: str) -> Agent:
-    config = small_config()
-    config.tokenizer.quantizer = QUANTIZERS[quantizer]
+def agent_with(name: str, quantizer: str | None = None) -> Agent:
+    config = config_of(*AGENTS[name])
+    if quantizer:
+        config.tokenizer.quantizer = QUANTIZERS[quantizer]
     return Agent(config, SPACES).eval()
 
 
+every = pytest.mark.parametrize(("name", "part"), [(name, part) for name in AGENTS for part in PARTS])
+
+
 @pytest.mark.parametrize(
-    ("part", "quantizer"), [*((part, "cosine_ema") for part in PARTS), *(("tokenizer", q) for q in list(QUANTIZERS)[1:]), ("dynamics", "fsq")]
+    ("name", "part", "quantizer"),
+    [
+        *((name, part, None) for name in AGENTS for part in PARTS),
+        *((name, "tokenizer", quantizer) for name in ("delta_iris", "iris") for quantizer in QUANTIZERS),
+        ("delta_iris", "dynamics", "fsq"),
+    ],
 )
-def test_an_update_finishes_on_the_meta_device(part, quantizer):
+def test_an_update_finishes_on_the_meta_device(name, part, quantizer):
     """There, whatever reads a value back raises: .item(), .cpu(), bool(tensor), boolean indexing."""
     with torch.device("meta"):
-        agent = agent_with(quantizer)
+        agent = agent_with(name, quantizer)
     metrics = make_learner(agent, part).update(random_segment(4, PARTS[part]).to("meta"))
     assert all(value.is_meta for value in metrics.values())
 
@@ -51,12 +60,13 @@ def test_the_meta_device_does_raise_on_what_reads_back():
 
 
 @pytest.mark.parametrize(
-    ("part", "quantizer"), [*((part, "cosine_ema") for part in PARTS), ("tokenizer", "vq, rotation, product")]
+    ("name", "part", "quantizer"),
+    [*((name, part, None) for name in AGENTS for part in PARTS), ("delta_iris", "tokenizer", "vq, rotation, product")],
 )
-def test_a_recorded_update_replays_bit_equal(part, quantizer):
+def test_a_recorded_update_replays_bit_equal(name, part, quantizer):
     """Recorded once, replayed on other inputs without the Python: every tensor that changes changes alike."""
     torch.manual_seed(0)
-    agent = agent_with(quantizer)
+    agent = agent_with(name, quantizer)
     learner = make_learner(agent, part)
     learner.update(random_segment(4, PARTS[part], seed=1))  # the optimizer's state now exists
     twin = copy.deepcopy(SimpleNamespace(agent=agent, learner=learner))
@@ -83,10 +93,10 @@ def test_a_recorded_update_replays_bit_equal(part, quantizer):
     assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def losses_of_twenty_updates(part: str, execution: Execution, device: str = "cpu") -> list[dict[str, float]]:
+def losses_of_twenty_updates(name: str, part: str, execution: Execution, device: str = "cpu") -> list[dict[str, float]]:
     """From the same start, on the same segments, with the same random numbers."""
     torch.manual_seed(0)
-    agent = Agent(small_config(), SPACES).eval().to(device)
+    agent = agent_with(name).to(device)
     learner = make_learner(agent, part, execution)
     torch.manual_seed(7)
     with torch._inductor.config.patch(fallback_random=True):  # else compiled code draws its numbers in its own order
@@ -103,26 +113,31 @@ def check_close(ours: list[dict[str, float]], theirs: list[dict[str, float]]) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_compiled_updates_equal_eager_ones(part):
-    check_close(losses_of_twenty_updates(part, Execution("compiled")), losses_of_twenty_updates(part, EAGER))
+    """Of the others: tests/agent/test_agents.py."""
+    ours, theirs = (losses_of_twenty_updates("delta_iris", part, Execution(mode)) for mode in ("compiled", "eager"))
+    check_close(ours, theirs)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("part", PARTS)
-def test_updates_on_a_device(part):
+@every
+def test_updates_on_a_device(name, part):
     """Compiled as eager; captured as compiled, to the last bit, in bf16 too."""
-    compiled = losses_of_twenty_updates(part, Execution("compiled"), "cuda")
-    check_close(compiled, losses_of_twenty_updates(part, EAGER, "cuda"))
-    assert losses_of_twenty_updates(part, Execution("captured"), "cuda") == compiled
-    assert losses_of_twenty_updates(part, Execution("captured", True), "cuda") == losses_of_twenty_updates(
-        part, Execution("compiled", True), "cuda"
-    )
+    compiled = losses_of_twenty_updates(name, part, Execution("compiled"), "cuda")
+    check_close(compiled, losses_of_twenty_updates(name, part, EAGER, "cuda"))
+    assert losses_of_twenty_updates(name, part, Execution("captured"), "cuda") == compiled
+    captured, compiled = (losses_of_twenty_updates(name, part, Execution(mode, True), "cuda") for mode in ("captured", "compiled"))
+    assert captured == compiled
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("part", PARTS)
-def test_the_compiler_takes_an_update_whole_and_once(agent, part, bf16):
-    """No graph break (fullgraph), and after the first updates, whatever comes, nothing is compiled anew."""
+@pytest.mark.parametrize(
+    ("name", "part", "bf16"),
+    [*(("delta_iris", part, bf16) for part in PARTS for bf16 in (False, True)), ("iris", "tokenizer", True), ("dart", "policy", True)],
+)
+def test_the_compiler_takes_an_update_whole_and_once(name, part, bf16):
+    """No graph break (fullgraph), and after the first updates, whatever comes, nothing is compiled anew.
+
+    Of frames' dynamics: tests/agent/test_frame_dynamics.py."""
     graphs = []
 
     def backend(graph, inputs):
@@ -130,7 +145,7 @@ def test_the_compiler_takes_an_update_whole_and_once(agent, part, bf16):
         return graph.forward
 
     torch._dynamo.reset()
-    learner = make_learner(agent.eval(), part, Execution("eager", bf16))
+    learner = make_learner(agent_with(name), part, Execution("eager", bf16))
     learner.forward = torch.compile(learner.forward, fullgraph=True, dynamic=False, backend=backend)
     for seed in range(2):
         learner.update(random_segment(4, PARTS[part], seed=seed))
@@ -140,13 +155,13 @@ def test_the_compiler_takes_an_update_whole_and_once(agent, part, bf16):
             learner.update(random_segment(4, PARTS[part], seed=seed))
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_an_update_in_bf16(part):
+@every
+def test_an_update_in_bf16(name, part):
     """Finite, near float32's, and every weight that learns there learns here."""
     metrics, trained = [], []
     for bf16 in (False, True):
         torch.manual_seed(0)
-        agent = Agent(small_config(), SPACES).eval()
+        agent = agent_with(name)
         learner = make_learner(agent, part, Execution("eager", bf16))
         torch.manual_seed(1)
         metrics.append({name: value.item() for name, value in learner.update(random_segment(4, PARTS[part])).items()})

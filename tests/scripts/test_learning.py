@@ -50,6 +50,18 @@ def test_catch_is_learned_from_pixels(catch, tmp_path):
     assert json.loads(output.read_text())["return_mean"] >= 0.8
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("agent", ["iris", "dart"])
+def test_catch_is_learned_by_the_others(agent, seed, tmp_path):
+    """By the same command. What it gave stands in docs/results/README.md."""
+    result = train("experiment=catch", f"agent={agent}", f"seed={seed}", "run=run", cwd=tmp_path)
+    assert result.code == 0, result.err
+    result = evaluate("run=run", "episodes=100", "output=evaluation.json", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "evaluation.json").read_text())["return_mean"] >= 0.8
+
+
 @pytest.mark.slow
 def test_crafter_quick_learns_its_world(tmp_path):
     run = tmp_path / "run"
