@@ -132,7 +132,11 @@ def test_updates_on_a_device(name, part):
 
 @pytest.mark.parametrize(
     ("name", "part", "bf16"),
-    [*(("delta_iris", part, bf16) for part in PARTS for bf16 in (False, True)), ("iris", "tokenizer", True), ("dart", "policy", True)],
+    [
+        *(("delta_iris", part, bf16) for part in ("tokenizer", "dynamics") for bf16 in (False, True)),
+        ("iris", "tokenizer", True),
+        *(pytest.param(name, "policy", bf16, marks=pytest.mark.slow) for name in ("delta_iris", "dart") for bf16 in (False, True)),
+    ],
 )
 def test_the_compiler_takes_an_update_whole_and_once(name, part, bf16):
     """No graph break (fullgraph), and after the first updates, whatever comes, nothing is compiled anew.
