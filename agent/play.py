@@ -15,7 +15,7 @@ from agent.agent import Agent
 from agent.collect import to_frames
 from agent.nets.heads import Select
 from agent.pictures import Panel, scene, shown, to_rgb
-from agent.segment import Segment
+from agent.segment import untold
 
 SHOWN = 384  # pixels, about the height of a frame when it is drawn
 
@@ -138,13 +138,8 @@ class Dream:
         """Go on from reality: from the newest frames that were seen, at most the agent's burn-in."""
         self.alone = 0
         frames = torch.stack(tuple(self._frames), dim=1)
-        batch = frames.shape[:2]
         actions = torch.from_numpy(np.stack([*self._actions, self.no_action]))[None]  # none follows the last frame yet
-        nothing = torch.zeros(batch, dtype=torch.bool)
-        segment = Segment(
-            frames=frames, actions=actions, rewards=torch.zeros(batch), terminated=nothing, truncated=nothing,
-            mask=~nothing, batch_size=batch,
-        )  # fmt: skip
+        segment = untold(frames, actions, mask=torch.ones(frames.shape[:2], dtype=torch.bool))
         self._state = self.world.start(segment.to(self.device))
 
     @torch.no_grad()

@@ -31,6 +31,12 @@ class Segment:
     mask: Tensor
 
 
+def untold(frames: Tensor, actions: Tensor, mask: Tensor) -> Segment:
+    """A segment of which no reward and no end is told. frames, actions, mask: as in `Segment`, on one device."""
+    nothing = torch.zeros_like(mask)
+    return Segment(frames, actions, nothing.float(), nothing, nothing, mask, batch_size=mask.shape)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x over the places where mask (same shape, bool) is True; 0 if there is none."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agent import checkpoint
 from agent.replay import EpisodeTable
-from agent.segment import Segment
+from agent.segment import Segment, untold
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -43,12 +43,7 @@ class Starts:
         slot = torch.arange(self.context)
         rows, env = row.unsqueeze(1) - steps + slot.minimum(steps), env.unsqueeze(1)
         mask = slot < steps
-        nothing = torch.zeros_like(mask)
-        return Segment(
-            frames=self.frames[rows, env],
-            actions=self.actions[rows, env].masked_fill(~mask.unsqueeze(2), 0),
-            rewards=nothing.float(), terminated=nothing, truncated=nothing, mask=mask, batch_size=mask.shape,
-        )  # fmt: skip
+        return untold(self.frames[rows, env], self.actions[rows, env].masked_fill(~mask.unsqueeze(2), 0), mask)
 
 
 def of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Starts:

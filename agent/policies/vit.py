@@ -17,8 +17,8 @@ from agent.policies.policy import Policy, PolicyConfig
 class VitPolicyConfig(PolicyConfig):
     """mlp:     width of each layer's multilayer perceptron; twice `width`, as the paper does not print it
     dropout:   as it learns; none as it plays, in imagination and in the burn-in
-    positions: whether codes are told where they stand (not: an ablation of DART's; Boxing falls from 83 to 3.9)
-    memory:    whether it remembers (not: another one)
+    positions: whether codes are told where they stand (false: an ablation of DART's, Boxing falls from 83 to 3.9)
+    memory:    whether it remembers (false: an ablation of DART's)
     """
 
     kind: str = "vit"

@@ -25,7 +25,7 @@ class DeltaTokenizerConfig(TokenizerConfig):
     tokens:          Δ-tokens a step, K
     latent:          channels of the Δ-encoder's output
     frame_latent:    channels in which the decoder sees the previous frame
-    action:          whether encoder and decoder see the action (not: an ablation of the paper's)
+    action:          whether encoder and decoder see the action; false is an ablation of the paper's
     action_channels: maps in which the decoder sees it
     residual:        whether the decoder's output, nothing at first, is added to the previous frame; not as published, but
                      a decoder that starts from a copy is sharp after hundreds of updates, not thousands
@@ -85,10 +85,10 @@ class DeltaTokenizer(Tokenizer):
 
     def encode_map(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
         """frames, next_frames: [N, C, H, W] uint8; actions: [N, F] int64 -> [N, latent, h, w]."""
-        seen = [pixels(frames), pixels(next_frames)]
+        maps = []
         if self.config.action:
-            seen.insert(1, rearrange(self.encoder_action(actions), "n (h w) -> n 1 h w", h=self.image_size))
-        return self.encoder(torch.cat(seen, dim=1))
+            maps = [rearrange(self.encoder_action(actions), "n (h w) -> n 1 h w", h=self.image_size)]
+        return self.encoder(torch.cat([pixels(frames), *maps, pixels(next_frames)], dim=1))
 
     def map_to_cells(self, z: Tensor) -> Tensor:
         """[N, C, h, w] -> [N, K, cell]: a grid of cells, each flattened in the order row, column, channel."""
@@ -123,11 +123,10 @@ class DeltaTokenizer(Tokenizer):
 
     def reconstruct(self, frames: Tensor, actions: Tensor, cells: Tensor) -> Tensor:
         """The decoder as it is trained. cells: [N, K, cell] -> [N, C, H, W] float, near 0..1."""
-        seen = [self.frame_encoder(pixels(frames)), self.cells_to_map(cells)]
+        maps = []
         if self.config.action:
-            maps = rearrange(self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size)
-            seen.insert(1, maps)
-        decoded = self.decoder(torch.cat(seen, dim=1))
+            maps = [rearrange(self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size)]
+        decoded = self.decoder(torch.cat([self.frame_encoder(pixels(frames)), *maps, self.cells_to_map(cells)], dim=1))
         return pixels(frames) + decoded if self.config.residual else decoded
 
     def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from envs.spaces import Spaces
 
 @dataclass
 class DeltaDynamicsConfig(TokenDynamicsConfig):
-    """i_token: whether the transformer sees each frame as an I-token (not: an ablation of the paper's)
+    """i_token: whether the transformer sees each frame as an I-token; false is an ablation of the paper's
     conv:    of the frame encoder that makes it
     """
 
@@ -161,8 +161,8 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
         i_token = [dynamics.embed_frames(frames).unsqueeze(1)] if dynamics.config.i_token else []
         inputs = torch.cat([pending, *i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         tokens: list[Tensor] = []
-        for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
-            y = dynamics.transformer(inputs, cache, at)
+        for here in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
+            y = dynamics.transformer(inputs, cache, here)
             outlook = outlook if tokens else y
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)

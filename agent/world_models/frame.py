@@ -141,10 +141,10 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, FrameMoment]):
         dynamics = self.dynamics
         inputs = torch.cat([dynamics.token_embedding(unread), dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         chosen: list[Tensor] = []
-        for at in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
+        for here in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
             if chosen:
                 inputs = dynamics.token_embedding(chosen[-1]).unsqueeze(1)
-            y, logits = predict(dynamics, inputs, cache, at)
+            y, logits = predict(dynamics, inputs, cache, here)
             outlook = outlook if chosen else y
             chosen.append(select(logits))
         return Imagined(torch.stack(chosen, dim=1), outlook)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.nets.noise import KeyedGumbelMax, split
 from agent.nets.transformer import Cache
-from agent.segment import Segment
+from agent.segment import Segment, untold
 from agent.world_models.tokens import TokenWorld
 from envs.spaces import Spaces
 
@@ -61,7 +61,10 @@ class StaggeredWorld:
         """The state of so many rows, none of which was started yet."""
         transformer = self.world.dynamics.transformer
         number = transformer.positions.weight.new_zeros(3, rows, dtype=torch.int64)
-        _, moment = self.world.recall(black(rows, self.spaces, number.device), number[0])
+        black = number.new_zeros(1, 1, *self.spaces.frame_shape, dtype=torch.uint8)
+        actions, mask = number.new_zeros(1, 1, len(self.spaces.actions)), number.new_zeros(1, 1, dtype=torch.bool)
+        _, of_one = self.world.recall(untold(black, actions, mask), 0)
+        moment = of_one._make(x.repeat(rows, *[1] * (x.ndim - 1)) for x in of_one)
         return StaggeredState(moment, transformer.empty_cache(rows), number[0].clone(), number[1].clone(), number[2].clone())
 
     @torch.no_grad()
@@ -98,17 +101,3 @@ class StaggeredWorld:
         state.ages.add_(1)
         state.clocks.add_(1)
         return Outcome(self.world.frames(moment), imagined.tokens, rewards, ends)
-
-
-def black(rows: int, spaces: Spaces, device: torch.device) -> Segment:
-    """Nothing, seen once: [rows, 1]."""
-    shape = (rows, 1)
-    return Segment(
-        frames=torch.zeros(*shape, *spaces.frame_shape, dtype=torch.uint8, device=device),
-        actions=torch.zeros(*shape, len(spaces.actions), dtype=torch.int64, device=device),
-        rewards=torch.zeros(shape, device=device),
-        terminated=torch.zeros(shape, dtype=torch.bool, device=device),
-        truncated=torch.zeros(shape, dtype=torch.bool, device=device),
-        mask=torch.zeros(shape, dtype=torch.bool, device=device),
-        batch_size=shape,
-    )

@@ -10,6 +10,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.nets.heads import gumbel_max
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig
+from agent.world_models.tokens import WorldState
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
@@ -208,14 +209,15 @@ def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agen
     actions = torch.randint(ACTIONS, (2, 12, 2), generator=torch.Generator().manual_seed(1))
     tokens = random_tokens(2, 12)
     _, _, _, _, full = run(agent, agent.world.start(segment), actions[:, :6], tokens[:, :6])  # 2 + 6 = 8 steps
-    fresh = agent.world.start(random_segment(2, 2)[:, :1])._replace(moment=full.moment)
+    fresh = agent.world.start(random_segment(2, 2)[:, :1])
+    fresh = fresh._replace(moment=fresh.moment._replace(frames=full.moment.frames))
     continued = run(agent, full, actions[:, 6:], tokens[:, 6:])
     restarted = run(agent, fresh, actions[:, 6:], tokens[:, 6:])
     for a, b in zip(continued[:4], restarted[:4], strict=True):
         assert torch.equal(a, b)
     # One step earlier the memory is still there, and felt.
     _, _, _, _, almost = run(agent, agent.world.start(segment), actions[:, :5], tokens[:, :5])
-    fresh = fresh._replace(moment=almost.moment)
+    fresh = fresh._replace(moment=fresh.moment._replace(frames=almost.moment.frames))
     remembering, forgetful = (run(agent, s, actions[:, 5:6], tokens[:, 5:6])[1] for s in (almost, fresh))
     assert not close(remembering, forgetful)
 
