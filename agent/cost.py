@@ -97,7 +97,7 @@ class Held(saved_tensors_hooks):
         if not isinstance(tensor, Parameter) and not isinstance(tensor._base, Parameter):
             storage = tensor.untyped_storage()
             self.storages[storage._cdata] = storage
-        return tensor
+        return tensor.detach()  # kept as it is, an operation's own result would keep the operation, which keeps the result
 
 
 def compiled_launches(source: str) -> int:

@@ -50,6 +50,7 @@ class KeyedGumbelMax:
         """[B, C] -> [B] int64. argmax(logits + Gumbel noise), as `heads.gumbel_max`."""
         drawn = split(self.keys, self.draws)
         self.draws += 1
-        classes = torch.arange(logits.shape[-1], device=logits.device)
+        # Summed, not arange: Inductor counts that in int32 on CUDA, where the constants above do not fit.
+        classes = torch.ones_like(logits[0], dtype=torch.int64).cumsum(0) - 1
         gumbel = -torch.log(-torch.log(uniform(split(drawn.unsqueeze(-1), classes))))
         return (logits.float() + gumbel).argmax(dim=-1)

@@ -85,6 +85,8 @@ class VitPolicy(Policy):
         return torch.stack(states, dim=1), state
 
     def remember(self, observations: Tensor, state: Tensor) -> Tensor:
+        # One step is imagination's, itself a repeated body: torch 2.11 does not compile one within another.
+        advance = _advance if observations.shape[1] == 1 else _advance_again
         for codes in observations.unbind(dim=1):
-            state = _advance_again(self, codes, state, False)
+            state = advance(self, codes, state, False)
         return state

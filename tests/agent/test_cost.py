@@ -58,6 +58,16 @@ def test_what_is_kept_for_the_backward_pass(device: str) -> None:
     assert held.bytes == 4 * (12 + 15)
 
 
+def test_counting_what_is_kept_keeps_nothing() -> None:
+    """A graph that stays alive holds its memory, and the stream on which it was made, which breaks a capture."""
+    weight = torch.ones(3, requires_grad=True)
+    with Held():
+        y = weight.exp()
+    y.grad_fn.next_functions[0][0].metadata["here"] = True  # the one node of this weight, as long as a graph holds it
+    del y
+    assert "here" not in weight.exp().grad_fn.next_functions[0][0].metadata
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_operations_counted_by_hand(device: str) -> None:
     a, b = torch.ones(3, 4, device=device), torch.ones(4, 5, device=device)
