@@ -28,9 +28,10 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 def split(key: Tensor, index: Tensor | int) -> Tensor:
     """The key of the `index`-th of a key's parts, index ≥ 0: int64 each, broadcast."""
-    step = (index + 1) * GAMMA
-    if isinstance(step, int):  # Python's do not wrap around by themselves
-        step = (step + 2**63) % 2**64 - 2**63
+    if isinstance(index, int):  # Python's do not wrap around by themselves
+        step = ((index + 1) * GAMMA + 2**63) % 2**64 - 2**63
+    else:  # plus zeros of the key: Inductor counts an arange in int32 on CUDA (torch 2.11), where GAMMA does not fit
+        step = (index + 1 + (key ^ key)) * GAMMA
     return mix(key + step)
 
 
@@ -50,7 +51,6 @@ class KeyedGumbelMax:
         """[B, C] -> [B] int64. argmax(logits + Gumbel noise), as `heads.gumbel_max`."""
         drawn = split(self.keys, self.draws)
         self.draws += 1
-        # Summed, not arange: Inductor counts that in int32 on CUDA, where the constants above do not fit.
-        classes = torch.ones_like(logits[0], dtype=torch.int64).cumsum(0) - 1
+        classes = torch.arange(logits.shape[-1], device=logits.device)
         gumbel = -torch.log(-torch.log(uniform(split(drawn.unsqueeze(-1), classes))))
         return (logits.float() + gumbel).argmax(dim=-1)
