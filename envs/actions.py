@@ -91,7 +91,7 @@ def _read_box(space: Box, bins: int) -> Reading:
     values = [np.linspace(least, most, bins if most > least else 1) for least, most in zip(low, high, strict=True)]
     if not np.issubdtype(space.dtype, np.floating):
         values = [np.unique(np.rint(axis)) for axis in values]
-    names = tuple(tuple(f"{i}: {value:+.2g}" for value in axis) for i, axis in enumerate(values))
+    names = tuple(tuple(f"{i}: {text}" for text in _written(axis)) for i, axis in enumerate(values))
     padded = np.array(list(itertools.zip_longest(*values, fillvalue=0.0)))  # [bins, F]
     columns = np.arange(len(values))
     return Reading(
@@ -103,3 +103,12 @@ def _read_box(space: Box, bins: int) -> Reading:
 
 def _counted(factors: Sized) -> str:
     return f"{len(factors)} factor{'s' * (len(factors) != 1)}"
+
+
+def _written(values: np.ndarray) -> list[str]:
+    """With as few digits as tell them apart, two at least; 17 tell any two apart."""
+    for digits in range(2, 18):
+        texts = [f"{value:+.{digits}g}" for value in values]
+        if len(set(texts)) == len(set(values.tolist())):
+            break
+    return texts

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from envs.actions import ChooseActions
@@ -53,6 +53,7 @@ spaces = st.one_of(
 
 @settings(max_examples=80, deadline=None)
 @given(spaces, st.integers(2, 6))
+@example(Box(9, 10.5, ()), 4)  # of two digits, the last two are alike
 def test_every_choice_is_an_action_of_the_space(space, bins) -> None:
     """All different, and all of them for spaces that have finitely many."""
     env = wrap(space, bins)
