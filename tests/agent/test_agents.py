@@ -137,7 +137,10 @@ def test_imagination_sees_what_the_policy_would_see_of_its_pictures(world: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "policy"), [("frame", "vit"), ("delta", "code_lstm"), ("frame", "cnn_lstm")])
+@pytest.mark.parametrize(
+    ("world", "policy"),
+    [("frame", "vit"), pytest.param("delta", "code_lstm", marks=pytest.mark.long), ("frame", "cnn_lstm")],  # no preset's
+)
 def test_compiled_as_eagerly(world: str, policy: str) -> None:
     run = configure("experiment=catch")
     run.agent, run.policy.batch = config_of(world, policy), 3
