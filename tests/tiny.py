@@ -48,6 +48,11 @@ def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:
     return OmegaConf.to_object(merged(TrainConfig, values))
 
 
+def tiny_of(agent: str, *overrides: str) -> TrainConfig:
+    """The same of one of the agents: a key of OF_AGENT."""
+    return configure(*OF_AGENT[agent], *overrides)
+
+
 def experiment(name: str, *overrides: str) -> TrainConfig:
     """An experiment of configs/, as the command composes it."""
     return configure(f"experiment={name}", *overrides)

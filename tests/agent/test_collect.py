@@ -13,7 +13,7 @@ from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_vector
 from envs.wrappers import SeededEpisodes
 from tests.agent.conftest import ACTIONS, SIZE, SPACES
-from tests.tiny import tiny
+from tests.tiny import OF_AGENT, tiny_of
 
 
 class Counter(gymnasium.Env):
@@ -146,11 +146,11 @@ def test_achievements(agent):
     assert achievements_of(collector(agent, 2).collect(4, random=True)) is None
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_resumed_where_it_stood(parallel):
+@pytest.mark.parametrize(("name", "parallel"), [*((name, False) for name in OF_AGENT), ("delta_iris", True)])
+def test_resumed_where_it_stood(name, parallel):
     """Every number of steps of Catch, so that environments stand at an episode's end too."""
     env, spaces = EnvConfig(id="deltadream/Catch-v0", parallel=parallel), Spaces(3, 32, (3,))
-    agent = Agent(tiny().agent, spaces).eval()
+    agent = Agent(tiny_of(name).agent, spaces).eval()
     for steps in (range(16, 24) if not parallel else (18, 20)):
         torch.manual_seed(steps)
         envs = make_vector(env, [0, 1]), make_vector(env, [0, 1])

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.imagination import act
 from agent.nets.heads import greedy
 from agent.pictures import Panel
 from agent.play import Both, Dream, DreamAlone, Moment, Reality, Side, View, by_agent, draw, frame_error, play, values
 from agent.segment import Segment
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_rendered, make_single
-from tests.tiny import tiny
+from tests.tiny import OF_AGENT, tiny_of
 
 CATCH = EnvConfig(id="deltadream/Catch-v0")
 ACTIONS = [0, 2, 1, 0, 2, 2, 1, 0, 1]
@@ -26,11 +25,11 @@ def label(action: np.ndarray) -> str:
     return ("left", "stay", "right")[action[0]]
 
 
-@pytest.fixture(scope="module")
-def agent() -> Agent:
-    """In evaluation mode; burn-in 2, context 6, weights large enough that actions matter."""
+@pytest.fixture(scope="module", params=OF_AGENT)
+def agent(request) -> Agent:
+    """Four tokens a step; in evaluation mode; burn-in 2, context 6, weights large enough that actions matter."""
     torch.manual_seed(0)
-    agent = Agent(tiny("agent.tokenizer.tokens=4").agent, Spaces(3, 32, (3,))).eval()
+    agent = Agent(tiny_of(request.param, *["agent.tokenizer.tokens=4"] * (request.param == "delta_iris")).agent, Spaces(3, 32, (3,))).eval()
     with torch.no_grad():
         for p in [*agent.tokenizer.parameters(), *agent.dynamics.parameters()]:
             if p.ndim == 2:
@@ -110,7 +109,7 @@ def expected_dream(agent: Agent, wake_every: int | None) -> list[tuple]:
         alone += 1
         reward, _ = world.outcome(imagined.outlook)
         end = agent.dynamics.end_head(imagined.outlook).softmax(-1)[0, 1]
-        result.append((state.moment.frames[0], imagined.tokens[0], float(reward), float(end), alone))
+        result.append((world.frames(state.moment)[0], imagined.tokens[0], float(reward), float(end), alone))
         if t + 2 <= 2 or alone == wake_every:  # burn-in 2
             state, alone = world.start(start(frames[t : t + 2], ACTIONS[t : t + 1])), 0
     return result
@@ -196,7 +195,7 @@ def test_the_agent_remembers_an_episode_and_no_other(agent: Agent):
     state, expected = None, []
     for frame, begins in seen:
         state = agent.policy.initial_state(1) if begins else state
-        action, state = act(agent.policy, frame, state, greedy)
+        action, state = agent.act(frame, state, greedy)
         expected.append(int(action))
     assert chosen == expected
 

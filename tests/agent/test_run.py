@@ -19,7 +19,7 @@ from agent.run import interruptible, make_folder, run_folder, train
 from agent.saved import config_from_state, load_agent, resumed_config
 from agent.config import TrainConfig
 from envs.errors import BadInput
-from tests.tiny import TINY_CRAFTER, tiny
+from tests.tiny import TINY_CRAFTER, tiny, tiny_of
 
 pytestmark = pytest.mark.usefixtures("without_films")
 UNEQUAL = ("seconds/", "rates/", "memory_gb")  # what the machine decides
@@ -80,6 +80,15 @@ def two(four: Path, tmp_path: Path) -> Path:
     for epoch in (3, 4):
         shutil.rmtree(folder / "checkpoints" / f"epoch_00000{epoch}")
     return folder
+
+
+@pytest.mark.parametrize("agent", ["iris", "dart"])
+def test_one_and_one_epoch_of_the_others_are_two(tmp_path, agent):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny_of(agent, f"run={whole}", "epochs=2", "keep=9"), [])
+    train(tiny_of(agent, f"run={halves}", "epochs=1", "keep=9"), [])
+    resume(halves, "epochs=2")
+    check_equal(whole, halves)
 
 
 @pytest.mark.parametrize("parallel", [False, True])
