@@ -3,6 +3,7 @@
     run/checkpoints/epoch_000010/<name>.safetensors   one file per network, optimizer, ...
                                  state.json           everything that is not a tensor
                                  manifest.json        size and SHA-256 of every file, and of itself
+                    epoch_000010_paused/              of a run that was stopped after ten epochs and a part
     run/replay/steps_<first>_<last>_<digest>.safetensors   rows of the replay
 
 Rows of the replay are written once and shared by all checkpoints: saving costs the new rows only.
@@ -42,7 +43,7 @@ VERSIONS = {"deltadream": version("deltadream"), "torch": torch.__version__, "py
 # The only names a manifest may hold: no folder, no "..", nothing absolute.
 _FILE = re.compile(r"[a-z][a-z0-9_]*\.safetensors|state\.json", re.ASCII)
 _CHUNK = re.compile(r"replay/steps_[0-9]+_[0-9]+_[0-9a-f]{16}\.safetensors", re.ASCII)
-_FOLDER = re.compile(r"(?:\.replaced-)?epoch_([0-9]+)", re.ASCII)
+_FOLDER = re.compile(r"(?:\.replaced-)?epoch_([0-9]+)(_paused)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ class ChunkRecord(FileRecord):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from."""
+    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from; paused: see `save`."""
 
     folder: Path
     run: Path
+    paused: bool
     epoch: int
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
@@ -79,7 +81,7 @@ class Checkpoint:
 
 def save(
     run: Path, epoch: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any],
-    chunks: Iterable[ChunkRecord] = (), *, keep: int, best: int | None = None,
+    chunks: Iterable[ChunkRecord] = (), *, keep: int, best: int | None = None, paused: bool = False,
 ) -> Path:
     """Write `run`/checkpoints/epoch_<epoch> and return it.
 
@@ -87,6 +89,8 @@ def save(
     state:   what JSON can hold; tuples come back as lists, keys as strings
     chunks:  all rows of the replay to be restored with it, from `append_rows` and `Checkpoint.chunks`
     keep:    how many checkpoints remain, this one included, besides that of epoch `best`
+    paused:  whether the run stands within the epoch that follows: then the folder is epoch_<epoch>_paused, it does not
+             count for `keep`, and it goes when the next checkpoint is written
 
     Checkpoints of later epochs are removed: a run resumed from an older one abandoned them. A crash
     anywhere leaves the old or the new checkpoint whole; the next save clears up what else it leaves.
@@ -100,7 +104,7 @@ def save(
     home.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(run)
 
-    folder = folder_of(run, epoch)
+    folder = folder_of(run, epoch, paused)
     writing = home / f".writing-{folder.name}"
     writing.mkdir()
     files = [_write(writing, f"{name}.safetensors", _serialise(entry)) for name, entry in tensors.items()]
@@ -126,7 +130,7 @@ def save(
     _sync_folders(home, run)
     if aside.exists():
         shutil.rmtree(aside)
-    _remove_old(run, epoch, keep, best)
+    _remove_old(run, epoch, keep, best, paused)
     return folder
 
 
@@ -180,11 +184,12 @@ def _remove_leftovers(run: Path) -> None:
         leftover.unlink()
 
 
-def _remove_old(run: Path, epoch: int, keep: int, best: int | None) -> None:
+def _remove_old(run: Path, epoch: int, keep: int, best: int | None, paused: bool) -> None:
     folders = _folders(run)
-    kept = {*sorted(e for e in folders if e <= epoch)[-keep:], best}
-    for e, folder in folders.items():
-        if e not in kept:
+    whole = sorted(place for place in folders if place[0] <= epoch and not place[1])
+    kept = {*whole[-keep:], (best, False), (epoch, paused)}
+    for place, folder in folders.items():
+        if place not in kept:
             deleted = folder.with_name(f".deleted-{folder.name}")
             os.replace(folder, deleted)  # first: a folder half deleted must not look like a checkpoint
             shutil.rmtree(deleted)
@@ -199,14 +204,14 @@ def _remove_old(run: Path, epoch: int, keep: int, best: int | None) -> None:
             path.unlink()
 
 
-def folder_of(run: Path, epoch: int) -> Path:
-    """Where the checkpoint of an epoch lies."""
-    return run / "checkpoints" / f"epoch_{epoch:06d}"
+def folder_of(run: Path, epoch: int, paused: bool = False) -> Path:
+    """Where the checkpoint after so many epochs lies."""
+    return run / "checkpoints" / (f"epoch_{epoch:06d}" + "_paused" * paused)
 
 
 def newest(run: Path) -> Path | None:
     """The folder of the run's latest checkpoint, None if there is none yet."""
-    return max(_folders(run).items(), default=(-1, None))[1]
+    return max(_folders(run).items(), default=(None, None))[1]
 
 
 def load(path: Path, only: Collection[str] | None = None, rows: bool | None = None) -> Checkpoint:
@@ -233,7 +238,7 @@ def load(path: Path, only: Collection[str] | None = None, rows: bool | None = No
         _check_file(folder.parent.parent, record)
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
     state = _parse(folder / "state.json", _read(folder, files["state.json"]))
-    return Checkpoint(folder, folder.parent.parent, epoch, tensors, state, chunks)
+    return Checkpoint(folder, folder.parent.parent, folder.name.endswith("_paused"), epoch, tensors, state, chunks)
 
 
 def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
@@ -241,11 +246,11 @@ def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
     return _read_tensors(run, chunk)
 
 
-def _folders(run: Path) -> dict[int, Path]:
-    """Epoch -> folder; one that stepped aside counts where its successor never arrived."""
+def _folders(run: Path) -> dict[tuple[int, bool], Path]:
+    """(epoch, whether paused in the next) -> folder; one that stepped aside counts where its successor never arrived."""
     home = run / "checkpoints"
     paths = sorted(home.iterdir()) if home.is_dir() else []  # "." sorts before "e"
-    return {int(match[1]): path for path in paths if (match := _FOLDER.fullmatch(path.name))}
+    return {(int(match[1]), bool(match[2])): path for path in paths if (match := _FOLDER.fullmatch(path.name))}
 
 
 def _find(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -92,6 +93,13 @@ def info_of(info: dict[str, Any], env: int) -> dict[str, Any]:
     return own
 
 
+def to_json(episode: Episode) -> dict[str, Any]:
+    """Its fields, with that part of `info` that is reported (`achievements_of`)."""
+    achievements = achievements_of([episode])
+    info = {"achievements": {name: int(count) for name, count in achievements[0].items()}} if achievements else {}
+    return dataclasses.asdict(episode) | {"info": info}
+
+
 def achievements_of(episodes: list[Episode]) -> list[dict[str, int]] | None:
     """Name -> count of each episode; None if the environment has not Crafter's achievements."""
     first = episodes[0].info.get("achievements") if episodes else None
@@ -106,15 +114,17 @@ class Collector:
     def __init__(self, envs: VectorEnv, agent: Agent, replay: Replay, epsilon: float) -> None:
         self.player, self.agent, self.replay, self.epsilon = Player(envs, agent), agent, replay, epsilon
 
-    def collect(self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None) -> list[Episode]:
-        """At least `steps` environment steps, by random actions or by the policy with ε-exploration.
+    def collect(
+        self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None, stop: Callable[[], bool] = lambda: False
+    ) -> list[Episode]:
+        """At least `steps` environment steps, by random actions or by the policy with ε-exploration; fewer where `stop` says so.
 
         Returns the episodes that ended. No environment waits for another.
         """
         choose = self._random if random else self._explore
         episodes: list[Episode] = []
         collected = 0
-        while collected < steps:
+        while collected < steps and not stop():
             row, ended = self.player.step(choose)
             self.replay.add(*row)
             taken = int(row.is_step.sum())

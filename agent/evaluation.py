@@ -15,6 +15,7 @@ from agent.collect import Episode, Player, achievements_of
 from agent.nets.actions import random_actions
 from agent.nets.heads import Select, greedy, gumbel_max
 from agent.segment import Segment
+from agent.stopping import Pause
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import EnvConfig, closing, make_vector
 from envs.wrappers import Position
@@ -88,8 +89,10 @@ def evaluate(
     config: EvaluationConfig,
     progress: Callable[[int], Any] = lambda n: None,
     random: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Plays `config.episodes` episodes, the same ones each time; the random generators outside stay as they are.
+    Raises Pause where `stop` says so.
 
     Each environment plays its share in full, so that short episodes are not favoured. `random`: by uniformly
     random actions, the base line, instead of the agent.
@@ -111,6 +114,8 @@ def evaluate(
         torch.manual_seed(config.seed)
         player = Player(envs, agent)
         while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
+            if stop():
+                raise Pause
             recording = not played[0] and len(rows) < RECORDED_STEPS
             row, ended = player.step(choose)
             positions = envs.get_attr("position") if ended else ()

@@ -19,12 +19,14 @@ class Feed:
 
     waited:                seconds in which an update was held up for want of data
     sampled, transferred:  seconds of the thread that prepares, alongside the updates
+    drawn_ahead:           whether the batch after the present one is drawn already
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.waited = self.sampled = self.transferred = 0.0
+        self.drawn_ahead = False
 
     def segments(self, draw: Callable[[], Segment], count: int, ahead: Callable[[], bool]) -> Iterator[Segment]:
         """`count` segments on the device, `draw`n one after another, each while its predecessor is in use.
@@ -48,6 +50,7 @@ class Feed:
                     copied.synchronize()
                 self.waited += perf_counter() - started
                 following = ask(wanted) if i + 1 < count and ahead() else None
+                self.drawn_ahead = following is not None
                 yield segment
         finally:
             wanted.put(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,18 +134,23 @@ class Learner:
 
 
 class Averages:
-    """Means of the metrics of many updates, read back only when asked."""
+    """Means of the metrics of many updates, read back only when asked.
 
-    def __init__(self) -> None:
+    state: what `state_dict` gave, to go on from there
+    """
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.names: list[str] = []
-        self.count = 0
+        self.start: dict[str, float] = state["sums"] if state else {}
+        self.count: int = state["count"] if state else 0
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         """metrics: scalars on any device, the same names each time."""
         values = torch.stack([value.float() for value in metrics.values()])
-        if self.count == 0:
+        if not self.names:
             self.names = list(metrics)
-            self.sums, self.finite = torch.zeros_like(values), torch.zeros_like(values)
+            self.sums = torch.tensor([self.start.get(name, 0.0) for name in metrics], device=values.device)
+            self.finite = torch.full_like(values, self.count)
         self.count += 1
         self.sums += values
         self.finite += values.isfinite()
@@ -157,3 +163,8 @@ class Averages:
             first = min(range(len(sums)), key=lambda i: (finite[i], self.names[i].endswith("loss")))
             raise NonFinite(f"{self.names[first]} is {sums[first]}")
         return {name: value / self.count for name, value in zip(self.names, sums, strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What JSON can hold, to the bit. Raises NonFinite as `read`."""
+        self.read()
+        return {"count": self.count, "sums": dict(zip(self.names, self.sums.tolist(), strict=True))}

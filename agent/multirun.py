@@ -54,7 +54,7 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
             return
         saved = checkpoint.load(folder, only=())
         check_same(folder, config_from_state(saved.state), config)
-        if saved.epoch >= config.epochs:
+        if saved.epoch >= config.epochs and not saved.paused:
             print(f"{folder} has all its {saved.epoch} epochs: left as it is.")
             return
         config.resume = str(folder)

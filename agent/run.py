@@ -10,7 +10,6 @@ import platform
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +28,7 @@ from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_updates
 from agent.saved import check_spaces, load_run, spaces_from_state
+from agent.stopping import AGAIN, Pause, stoppable
 from agent.trainer import Trainer
 from envs.errors import BadInput
 from envs.preflight import Trial, try_out
@@ -40,11 +40,13 @@ WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboar
 TRIAL_STEPS = 32  # of the environment, before anything is written
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
 CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outlive a run that was killed by a moment
-INTERRUPT_SECONDS = 3.0
 
 
 def train(config: TrainConfig, overrides: list[str]) -> Path:
-    """Start the run of `config`, or go on with `config.resume`, to its end -> its folder. Raises BadInput, NonFinite."""
+    """Start the run of `config`, or go on with `config.resume`, to its end -> its folder.
+
+    Raises BadInput, NonFinite; when a signal stopped it, and it is saved, KeyboardInterrupt or SystemExit(AGAIN).
+    """
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
@@ -88,7 +90,7 @@ def run(
     is_new, started = saved is None, False
     trainer = Trainer(config, folder, agent, execution)
     try:
-        with closing(trainer.envs), interruptible():
+        with stoppable() as stop, closing(trainer.envs):
             if saved is not None:
                 trainer.load(saved)  # verifies all of it; only then is anything written
                 if (newest := checkpoint.newest(folder)) != saved.folder:
@@ -104,8 +106,8 @@ def run(
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
             )
-            started = True
-            trainer.run()
+            started = stop.patient = True
+            trainer.run(stop)
     except NonFinite as error:
         raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
     except BadInput as error:
@@ -114,9 +116,10 @@ def run(
         if is_new:
             clear(folder)
         raise
-    except KeyboardInterrupt:
-        print(f"Interrupted in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
-        raise
+    except (KeyboardInterrupt, Pause) as end:
+        how = "Saved and stopped" if isinstance(end, Pause) else "Interrupted"
+        print(f"{how} in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
+        raise (KeyboardInterrupt if stop.asked == signal.SIGINT else SystemExit(AGAIN)) from end
     except Exception:  # an environment's own, say
         print(f"Stopped in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
@@ -124,26 +127,6 @@ def run(
         trainer.logger.close()
         with contextlib.suppress(OSError):  # where nothing was written, nothing is left
             (folder / "replay").rmdir()
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends what is within, also where a library swallows KeyboardInterrupt: it is raised again until it is heard."""
-    if threading.current_thread() is not threading.main_thread():  # where there are no signals
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_SECONDS)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint
     saved = checkpoint.load(Path(path))
     config = resumed_config(config_from_state(saved.state), overrides)
     check_trusted(config.env, named_environment(overrides))
-    if saved.epoch >= config.epochs:
+    if saved.epoch >= config.epochs and not saved.paused:  # else its last evaluation is still to come
         raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")
     return saved, config
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +18,7 @@ from tqdm import tqdm
 
 from agent import checkpoint
 from agent.agent import Agent
-from agent.collect import Collector, Episode, achievements_of
+from agent.collect import Collector, Episode, achievements_of, to_json
 from agent.config import TrainConfig
 from agent.evaluation import evaluate
 from agent.execution import Execution
@@ -29,11 +31,42 @@ from agent.progress import progress
 from agent.replay import Replay
 from agent.results import describe_evaluation, result_path, write_result
 from agent.segment import Segment
+from agent.stopping import Pause
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import make_vector
 
 CHUNK_STEPS = 1000  # steps of the vector environment in a file of the replay: what a save holds in memory twice
 READ_EVERY = 50  # updates between two readings of the losses: each is a synchronisation on a GPU
+
+
+STAGES = ("collect", *PARTS, "evaluate")
+
+
+@dataclass
+class Place:
+    """Where a run stands within an epoch.
+
+    stage:    one of STAGES, the one that is under way or comes next
+    done:     of it: environment steps, or updates
+    metrics:  of the epoch's stages that are over
+    episodes: that ended since the epoch began to collect
+    averages: of the part that is learning (`Averages.state_dict`)
+    """
+
+    stage: str = STAGES[0]
+    done: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    episodes: list[Episode] = field(default_factory=list)
+    averages: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return vars(self) | {"episodes": [to_json(episode) for episode in self.episodes]}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Place:
+        """The inverse of `state_dict`."""
+        return cls(**state | {"episodes": [Episode(**fields) for fields in state["episodes"]]})
 
 
 class Trainer:
@@ -51,25 +84,38 @@ class Trainer:
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
         self.feed = Feed(agent.device)
         self.seconds: dict[str, float] = {}
-        self.epoch = 0
+        self.epoch, self.place = 0, Place()
+        self.stop: Callable[[], bool] = lambda: False
         self.best: dict[str, Any] = {"epoch": None, "return": None}
         self.chunks: tuple[checkpoint.ChunkRecord, ...] = ()
 
-    def run(self) -> None:
-        """All epochs from the present one on. Raises NonFinite if a loss is."""
-        with progress("epochs", self.config.epochs, "epoch", initial=self.epoch, leave=True) as bar:
-            while self.epoch < self.config.epochs:
-                metrics = self.train_epoch()
-                self.epoch += 1
-                self.log(metrics | self.breakdown())
-                last = self.epoch == self.config.epochs
-                if self.epoch % self.config.evaluate_every == 0 or last:
-                    self.evaluate()
-                if self.epoch % self.config.checkpoint_every == 0 or last:
-                    with self.timed("save"):
-                        self.save()
-                self.log(self.breakdown())
-                bar.update()
+    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """All epochs from the present place on. Raises NonFinite if a loss is; where `stop` says so, Pause, and all is saved."""
+        self.stop = stop
+        try:
+            with progress("epochs", self.config.epochs, "epoch", initial=self.epoch, leave=True) as bar:
+                while self.epoch < self.config.epochs or self.place.stage == "evaluate":
+                    self.run_epoch()
+                    bar.update()
+        except Pause:
+            if self.place != Place() or checkpoint.newest(self.folder) != checkpoint.folder_of(self.folder, self.epoch):
+                self.save(paused=True)
+            raise
+
+    def run_epoch(self) -> None:
+        """From the present place to the next epoch's start. Raises Pause, as all below."""
+        if self.place.stage != "evaluate":
+            metrics = self.train_epoch()
+            self.epoch, self.place = self.epoch + 1, Place("evaluate")
+            self.log(metrics | self.breakdown())
+        last = self.epoch == self.config.epochs
+        if self.epoch % self.config.evaluate_every == 0 or last:
+            self.evaluate()
+        self.place = Place()
+        if self.epoch % self.config.checkpoint_every == 0 or last:
+            with self.timed("save"):
+                self.save()
+        self.log(self.breakdown())
 
     def forecast(self) -> str:
         """How long the epochs that are left will take, from a timed update of each part, which leaves no trace."""
@@ -82,45 +128,55 @@ class Trainer:
 
     def train_epoch(self) -> dict[str, float]:
         """Collect, then learn each part -> what became of it."""
-        config, metrics = self.config, {}
-        if self.epoch < config.collect.epochs:
-            metrics |= self.collect()
-        for part in PARTS:
-            metrics |= self.learn(part)
+        for stage, following in itertools.pairwise(STAGES):
+            if self.place.stage != stage:  # it is over
+                continue
+            if self.stop():
+                raise Pause
+            metrics = self.collect() if stage == "collect" else self.learn(stage)
+            self.place = Place(following, metrics=self.place.metrics | metrics)
         memory = psutil.Process().memory_info()
         # Pages of a replay on disk count as resident and shared; the system takes them back when it must.
-        return metrics | {"memory_gb": (memory.rss - getattr(memory, "shared", 0)) / 1e9}
+        return self.place.metrics | {"memory_gb": (memory.rss - getattr(memory, "shared", 0)) / 1e9}
 
     def collect(self) -> dict[str, float]:
-        """The epoch's environment steps -> what became of them."""
-        first = self.epoch == 0
+        """What is left of the epoch's environment steps -> what became of all of them."""
+        if self.epoch >= self.config.collect.epochs:
+            return {}
+        first, place, before = self.epoch == 0, self.place, self.replay.steps_added
         steps = self.config.collect.first_steps if first else self.config.collect.steps
-        before = self.replay.steps_added
-        with self.timed("collect"), self.bar("collect", steps, "step") as bar:
-            episodes = self.collector.collect(steps, random=first, progress=bar.update)
-        speed = (self.replay.steps_added - before) / self.seconds["collect"]
-        return {"rates/collect_frames_per_second": speed} | episode_metrics(episodes)
+        with self.timed("collect"), self.bar("collect", steps, "step", place.done) as bar:
+            place.episodes += self.collector.collect(steps - place.done, random=first, progress=bar.update, stop=self.stop)
+        taken = self.replay.steps_added - before
+        place.done += taken
+        if place.done < steps:
+            raise Pause
+        return {"rates/collect_frames_per_second": taken / self.seconds["collect"]} | episode_metrics(place.episodes)
 
     def learn(self, part: str) -> dict[str, float]:
-        """The epoch's updates of one part -> the means of its metrics."""
-        updates = schedule_of(self.config, part).updates_in(self.epoch)
+        """What is left of the epoch's updates of one part -> the means of the metrics of all of them."""
+        updates, place = schedule_of(self.config, part).updates_in(self.epoch), self.place
         if updates == 0:
             return {}
-        learner, averages, feed = self.learners[part], Averages(), self.feed
+        learner, averages, feed, before = self.learners[part], Averages(place.averages), self.feed, place.done
         batch, steps, anchor = window(self.config, part)
         count = self.epoch > 0  # as published, the first epoch draws episodes uniformly
         segments = feed.segments(
-            lambda: self.replay.sample(part, batch, steps, anchor, count), updates, ahead=lambda: learner.settled
-        )
-        with self.timed(part), self.bar(part, updates, "update") as bar, contextlib.closing(segments):
-            for i, segment in enumerate(segments, start=1):
+            lambda: self.replay.sample(part, batch, steps, anchor, count), updates - before,
+            ahead=lambda: learner.settled and not self.stop(),
+        )  # fmt: skip
+        with self.timed(part), self.bar(part, updates, "update", before) as bar, contextlib.closing(segments):
+            for i, segment in enumerate(segments, start=before + 1):
                 metrics = learner.update(segment)
                 averages.add({f"{part}/{name}": value for name, value in metrics.items()})
                 bar.update()
                 if i % READ_EVERY == 0 or i == updates:
                     means = averages.read()
                     bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
-        speed = updates / self.seconds[part]
+                if i < updates and self.stop() and not feed.drawn_ahead:
+                    place.done, place.averages = i, averages.state_dict()
+                    raise Pause
+        speed = (updates - before) / self.seconds[part]
         self.seconds[part] -= feed.waited
         for what, seconds in (("wait", feed.waited), ("sample", feed.sampled), ("transfer", feed.transferred)):
             self.seconds[what] = self.seconds.get(what, 0.0) + seconds
@@ -135,7 +191,7 @@ class Trainer:
         last = self.epoch == self.config.epochs
         settings = self.config.final_evaluation if last else self.config.evaluation
         with self.timed("evaluate"), self.bar("evaluate", settings.episodes, "episode") as bar:
-            result = evaluate(self.agent, self.config.env, settings, bar.update)
+            result = evaluate(self.agent, self.config.env, settings, bar.update, stop=self.stop)
         summary = result.summary()
         if last:
             checkpoint_folder = checkpoint.folder_of(self.folder, self.epoch)
@@ -163,8 +219,11 @@ class Trainer:
         for kind, picture in pictures(self.agent, recording).items():
             self.logger.image(f"evaluate/{kind}", picture, self.replay.steps_added)
 
-    def save(self) -> Path:
-        """A checkpoint of everything; rows of the replay that an earlier one holds are not written again."""
+    def save(self, paused: bool = False) -> Path:
+        """A checkpoint of everything; rows of the replay that an earlier one holds are not written again.
+
+        paused: whether the run stands somewhere within an epoch
+        """
         first = self.chunks[-1].last if self.chunks else 0
         last = self.replay.table.vector_steps
         self.chunks = tuple(c for c in self.chunks if c.last > self.replay.table.oldest)
@@ -190,9 +249,10 @@ class Trainer:
             "collector": collector_state,
             "random": random_state,
             "best": self.best,
+            "place": self.place.state_dict(),
         }
         return checkpoint.save(
-            self.folder, self.epoch, tensors, state, self.chunks, keep=self.config.keep, best=self.best["epoch"]
+            self.folder, self.epoch, tensors, state, self.chunks, keep=self.config.keep, best=self.best["epoch"], paused=paused
         )
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
@@ -208,6 +268,8 @@ class Trainer:
         if not self.collector.load_state_dict(saved.tensors["collector"], saved.state["collector"]):
             tqdm.write("The environments did not come back as they were; their running episodes count as truncated.")
         self.epoch, self.best = saved.epoch, saved.state["best"]
+        if "place" in saved.state:  # else the version that saved it stopped between epochs only
+            self.place = Place.of(saved.state["place"])
         checkpoint.set_random_state(saved.tensors["random"], saved.state["random"])
 
     @contextlib.contextmanager
@@ -229,8 +291,8 @@ class Trainer:
     def log(self, metrics: dict[str, float]) -> None:
         self.logger.log(metrics, step=self.replay.steps_added, epoch=self.epoch)
 
-    def bar(self, name: str, total: int, unit: str) -> tqdm:
-        return progress(f"epoch {self.epoch} {name}", total, unit)
+    def bar(self, name: str, total: int, unit: str, done: int = 0) -> tqdm:
+        return progress(f"epoch {self.epoch} {name}", total, unit, done)
 
 
 def duration(seconds: float) -> str:

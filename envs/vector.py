@@ -220,9 +220,11 @@ def _start_method() -> str | None:
 
 
 def _make_in_worker(parent: int, config: EnvConfig, seed: int, spec: EnvSpec | None) -> SeededEpisodes:
-    """`make_single` in a process that leaves Ctrl-C to its parent: that closes it."""
+    """`make_single` in a process that leaves signals to its parent, which still has use for it, and then closes it."""
     if os.getpid() != parent:  # Gymnasium makes one there too, to see its spaces
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
     return make_single(config, seed)
@@ -236,6 +238,8 @@ def closing(envs: VectorEnv) -> Iterator[VectorEnv]:
     except BaseException:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the step that nobody waits for
+            for process in getattr(envs, "processes", ()):  # SIGTERM, Gymnasium's way, they leave to this one
+                process.kill()
             envs.close(terminate=True)
         raise
     envs.close()

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import yaml
 
 from agent import checkpoint
 from agent.logger import read_metrics
-from agent.run import interruptible, make_folder, run_folder, train
+from agent.run import make_folder, run_folder, train
 from agent.saved import config_from_state, load_agent, resumed_config
+from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.tiny import TINY_CRAFTER, tiny, tiny_of
@@ -97,6 +97,44 @@ def test_two_and_two_epochs_are_four(four, tmp_path, parallel):
     train(tiny(f"run={folder}", "epochs=2", "keep=9", f"env.parallel={parallel}"), [])
     resume(folder, "epochs=4")
     check_equal(four, folder)
+
+
+class AskedAt(Stop):
+    """As if a signal came when somebody looks for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left <= 0:
+            self.asked = signal.SIGTERM
+        return super().__call__()
+
+
+def test_stopped_again_and_again(tmp_path, monkeypatch):
+    """Wherever a run is asked to stop, it goes on from there as if nothing had been."""
+    more = [f"{part}.{key}=9" for part in ("tokenizer", "dynamics", "policy") for key in ("updates", "first_updates")]
+    arguments = ("epochs=2", "keep=9", "evaluate_every=2", *more)
+    train(tiny(f"run={tmp_path / 'whole'}", *arguments), [])
+    looks = iter(range(2, 200, 3))  # more each time: an evaluation that was cut short begins anew
+    monkeypatch.setattr("agent.run.stoppable", lambda: contextlib.nullcontext(AskedAt(next(looks))))
+    folder, stages = tmp_path / "run", set()
+    config, overrides = tiny(f"run={folder}", *arguments), []
+    while config is not None:
+        try:
+            train(config, overrides)
+            config = None
+        except SystemExit as end:
+            assert end.code == AGAIN
+            saved = checkpoint.load(folder)
+            stages.add((saved.paused, saved.state["place"]["stage"], saved.state["place"]["done"] > 0))
+            config, overrides = TrainConfig(resume=str(folder)), [f"resume={folder}"]
+    within = {(True, stage, True) for stage in ("collect", "tokenizer", "dynamics", "policy")}
+    assert stages >= within | {(True, "evaluate", False)}
+    check_equal(tmp_path / "whole", folder)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch_000001", "epoch_000002"]
 
 
 def test_a_crash_loses_nothing_but_time(four, two):
@@ -223,17 +261,6 @@ def test_load_agent(four):
     older, _, saved = load_agent(four / "checkpoints" / "epoch_000001", torch.device("cpu"))
     assert saved.epoch == 1
     assert not torch.equal(older.policy.actor.weight, agent.policy.actor.weight)
-
-
-def test_an_interrupt_that_is_swallowed_comes_again(monkeypatch):
-    monkeypatch.setattr("agent.run.INTERRUPT_SECONDS", 0.05)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        time.sleep(10)
-    assert signal.getsignal(signal.SIGINT) is before
-    time.sleep(0.1)  # and not once more
 
 
 @pytest.mark.parametrize(("given", "named"), [("{nops: 1}", "nops"), ("{size: 64}", "evaluation_kwargs")])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agent import checkpoint, learner
-from agent.collect import Episode
+from agent.collect import Collector, Episode
 from agent.learner import NonFinite
 from agent.logger import read_metrics
 from agent.run import train
@@ -57,10 +57,10 @@ def test_the_published_schedule():
 
 
 def test_order_of_the_loop(run, calls):
-    run("epochs=5", "collect.epochs=3", "evaluate_every=2", "checkpoint_every=3")
+    run("epochs=5", "evaluate_every=2", "checkpoint_every=3")
     learnt = [(part, epoch) for epoch in range(5) for part in ("tokenizer", "dynamics", "policy")]
     assert [call for call in calls if call[0] in ("tokenizer", "dynamics", "policy")] == learnt
-    assert [epoch for what, epoch in calls if what == "collect"] == [0, 1, 2]
+    assert [epoch for what, epoch in calls if what == "collect"] == [0, 1, 2, 3, 4]
     assert [epoch for what, epoch in calls if what == "evaluate"] == [2, 4, 5]  # epochs that are over; the last always
     assert [epoch for what, epoch in calls if what == "save"] == [3, 5]
     assert calls.index(("collect", 1)) < calls.index(("tokenizer", 1)) < calls.index(("policy", 1))
@@ -70,14 +70,11 @@ def test_order_of_the_loop(run, calls):
 def test_what_is_collected_and_learnt(run, monkeypatch):
     """Random actions in the first epoch alone; updates, batches and windows as configured; draws counted after it."""
     collected, sampled = [], []
-    collect, sample = Trainer.collect, Trainer.__init__
+    collect, sample = Collector.collect, Trainer.__init__
 
-    def spy_collect(self):
-        inner = self.collector.collect
-        self.collector.collect = lambda steps, random, progress: collected.append((steps, random)) or inner(
-            steps, random, progress
-        )
-        return collect(self)
+    def spy_collect(self, steps, random, **others):
+        collected.append((steps, random))
+        return collect(self, steps, random, **others)
 
     def spy_init(self, *arguments):
         sample(self, *arguments)
@@ -89,10 +86,10 @@ def test_what_is_collected_and_learnt(run, monkeypatch):
 
         self.replay.sample = spy
 
-    monkeypatch.setattr(Trainer, "collect", spy_collect)
+    monkeypatch.setattr(Collector, "collect", spy_collect)
     monkeypatch.setattr(Trainer, "__init__", spy_init)
-    folder = run("epochs=3", "evaluate_every=3", "policy.start_epoch=1", "policy.first_updates=4")
-    assert collected[0] == (60, True) and set(collected[1:]) == {(40, False)}
+    folder = run("epochs=3", "collect.epochs=2", "evaluate_every=3", "policy.start_epoch=1", "policy.first_updates=4")
+    assert collected == [(60, True), (40, False)]
     expected = [(0, "tokenizer", 2, 4, "around", False)] * 3 + [(0, "dynamics", 2, 5, "around", False)] * 3
     for epoch, policy_updates in ((1, 4), (2, 2)):
         expected += [(epoch, "tokenizer", 2, 4, "around", True)] * 2 + [(epoch, "dynamics", 2, 5, "around", True)] * 2

@@ -15,6 +15,7 @@ import torch
 
 from agent import checkpoint
 from agent.logger import read_metrics
+from agent.stopping import AGAIN
 from tests.scripts.commands import ROOT, start_command, train
 from tests.tiny import TINY
 
@@ -99,9 +100,17 @@ def test_an_environment_that_its_seed_does_not_decide(place: Path):
     assert after.tensors["replay"]["truncated"].sum() >= 1
 
 
-@pytest.mark.parametrize("how", ["terminal", "process", "kill"])
-def test_interrupted(place: Path, how: str):
-    """Ctrl-C goes to all processes of a terminal, kill -INT to one; either way none is left, and no traceback."""
+@pytest.mark.parametrize(
+    ("number", "to_all", "code"),
+    [
+        (signal.SIGINT, True, 130), (signal.SIGTERM, True, AGAIN), (signal.SIGKILL, False, -signal.SIGKILL),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+            (signal.SIGINT, False, 130), (signal.SIGTERM, False, AGAIN), (signal.SIGUSR1, True, AGAIN),
+        )),
+    ],
+)  # fmt: skip
+def test_stopped(place: Path, number: signal.Signals, to_all: bool, code: int):
+    """A terminal's Ctrl-C and Slurm's signals go to all processes, kill's to one; none is left, the run is saved, and it goes on."""
     arguments = (*SHORT, "epochs=100000", "keep=1", "env.parallel=true", "run=run")
     process = start_command("train", arguments, cwd=place, output=place)
     try:
@@ -111,18 +120,16 @@ def test_interrupted(place: Path, how: str):
             time.sleep(0.05)
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 3
-        if how == "terminal":
-            os.killpg(process.pid, signal.SIGINT)
-        else:
-            os.kill(process.pid, signal.SIGINT if how == "process" else signal.SIGKILL)
+        (os.killpg if to_all else os.kill)(process.pid, number)
         process.join(60)
-        assert psutil.wait_procs(workers, timeout=20)[1] == []
-        if how == "kill":
-            assert process.exitcode == -signal.SIGKILL
-        else:
-            text = (place / "err").read_text()
-            assert process.exitcode == 130 and text.count("\n") == 1, text
-            assert re.match(r"Interrupted in epoch \d+; the last good checkpoint is run/checkpoints/epoch_\d+ \(go on", text)
+        assert psutil.wait_procs(workers, timeout=5)[1] == []
+        assert process.exitcode == code
+        if number != signal.SIGKILL:
+            lines = (place / "err").read_text().strip().splitlines()
+            assert lines[0] == f"{number.name}: stops and saves after the present update; Ctrl-C stops at once."
+            saved = r"Saved and stopped in epoch (\d+); the last good checkpoint is run/checkpoints/epoch_\d+(_paused)? \(go on with"
+            assert re.match(saved, lines[1]) and len(lines) == 2, lines
+            assert checkpoint.load(place / "run").epoch == int(re.match(saved, lines[1])[1])
     finally:
         process.kill()
     epoch = checkpoint.load(place / "run").epoch
