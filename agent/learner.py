@@ -12,22 +12,34 @@ from torch import Tensor, nn
 
 from agent.execution import WARM_UP, Execution, autocast, captured, casts_keep_gradients, check_mode, compiled
 from agent.segment import Segment
+from envs.errors import BadInput
 
 
 class NonFinite(RuntimeError):
-    """A loss or a gradient is infinite or not a number."""
+    """A loss or a gradient is infinite or not a number.
+
+    ago: how many updates lie between that one and the latest
+    """
+
+    def __init__(self, message: str, ago: int = 0) -> None:
+        super().__init__(message)
+        self.ago = ago
 
 
 @dataclass
 class LearnerConfig:
     """mode: how updates run: "eager"; "compiled" (torch.compile); "captured" (compiled, then the whole update as one
     CUDA graph); "auto": captured on CUDA; on a CPU compiled if the run is long enough to pay for the compilation
+    skips: updates with a loss or gradient that is not finite which a part may leave out in an epoch, before the run stops
     """
 
     mode: str = "auto"
+    skips: int = 0
 
     def __post_init__(self) -> None:
         check_mode(self.mode, "learner.mode")
+        if self.skips < 0:
+            raise BadInput(f"learner.skips={self.skips} was given; give 0 or more.")
 
 
 @dataclass
@@ -66,6 +78,7 @@ class Learner:
             {"params": [p for p in self.names if p not in decayed], "weight_decay": 0.0},
         ]
         self.fused = self.device.type in ("cpu", "cuda")  # one kernel for all; the meta device does not know it
+        self.flags = torch.tensor(0.0, device=self.device), torch.tensor(1.0, device=self.device)
         rate = torch.tensor(config.learning_rate, device=self.device if self.fused else "cpu")  # a tensor, for capture
         self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=execution.mode == "captured")
 
@@ -102,8 +115,11 @@ class Learner:
         return {name: value.detach() for name, value in losses.items()} | {"gradient_norm": norm.detach()}
 
     def step(self) -> Tensor:
-        """Clip the gradients that are there and move the weights. Returns the gradient's norm before, a scalar."""
+        """Clip the gradients that are there and move the weights, unless a gradient is not finite. Returns the gradient's
+        norm before, a scalar."""
         norm = nn.utils.clip_grad_norm_(self.names, self.config.max_gradient_norm, foreach=self.fused)
+        if self.fused:  # its kernel leaves weights and moments alone where this is 1: nothing is read back
+            self.optimizer.found_inf = torch.where(norm < math.inf, *self.flags)
         if self.before_step is not None:
             self.before_step()
         self.optimizer.step()
@@ -134,37 +150,45 @@ class Learner:
 
 
 class Averages:
-    """Means of the metrics of many updates, read back only when asked.
+    """Means of the metrics of many updates, read back only when asked. Updates with a metric that is not finite are left out.
 
+    skips: how many of these there may be
     state: what `state_dict` gave, to go on from there
     """
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, skips: int = 0, state: dict[str, Any] | None = None) -> None:
+        self.skips = skips
+        state = state or {"sums": {}, "count": 0, "skipped": 0}
+        self.sums: dict[str, float] = dict(state["sums"])
+        self.count: int = state["count"]
+        self.skipped: int = state["skipped"]
         self.names: list[str] = []
-        self.start: dict[str, float] = state["sums"] if state else {}
-        self.count: int = state["count"] if state else 0
+        self.unread: list[Tensor] = []
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         """metrics: scalars on any device, the same names each time."""
-        values = torch.stack([value.float() for value in metrics.values()])
-        if not self.names:
-            self.names = list(metrics)
-            self.sums = torch.tensor([self.start.get(name, 0.0) for name in metrics], device=values.device)
-            self.finite = torch.full_like(values, self.count)
-        self.count += 1
-        self.sums += values
-        self.finite += values.isfinite()
+        self.names = list(metrics)
+        self.unread.append(torch.stack([value.float() for value in metrics.values()]))
 
     def read(self) -> dict[str, float]:
-        """Name -> mean. Raises NonFinite, naming the metric that was the first to be infinite or not a number."""
-        sums, finite = torch.stack([self.sums, self.finite]).tolist()
-        if not all(map(math.isfinite, sums)):
-            # Once the weights are broken everything is. Of terms and their sum, a term says more.
-            first = min(range(len(sums)), key=lambda i: (finite[i], self.names[i].endswith("loss")))
-            raise NonFinite(f"{self.names[first]} is {sums[first]}")
-        return {name: value / self.count for name, value in zip(self.names, sums, strict=True)}
+        """Name -> mean. Raises NonFinite, naming the metric, for the first update beyond `skips` that has one."""
+        updates = torch.stack(self.unread).tolist() if self.unread else []
+        self.unread.clear()
+        for i, values in enumerate(updates, start=1):
+            broken = [name for name, value in zip(self.names, values, strict=True) if not math.isfinite(value)]
+            if broken:
+                self.skipped += 1
+                if self.skipped > self.skips:
+                    # Of terms, their sum and its gradient, a term says most.
+                    name = min(broken, key=lambda name: (name.endswith("gradient_norm"), name.endswith("loss")))
+                    raise NonFinite(f"{name} is {values[self.names.index(name)]}", ago=len(updates) - i)
+                continue
+            self.count += 1
+            for name, value in zip(self.names, values, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        return {name: value / self.count for name, value in self.sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """What JSON can hold, to the bit. Raises NonFinite as `read`."""
         self.read()
-        return {"count": self.count, "sums": dict(zip(self.names, self.sums.tolist(), strict=True))}
+        return {"sums": self.sums, "count": self.count, "skipped": self.skipped}

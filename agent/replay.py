@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -107,6 +107,14 @@ class EpisodeTable:
         for name, column in self.columns.items():
             added = np.full(len(envs), new.get(name, 0), column.dtype)
             self.columns[name] = np.concatenate([column[keep], added])
+
+
+class Draw(NamedTuple):
+    """rows: [B * L] int64, where the storage holds them; info: as `EpisodeSampler.sample`; length: L"""
+
+    rows: Tensor
+    info: dict[str, Tensor]
+    length: int
 
 
 class EpisodeSampler(Sampler):
@@ -289,6 +297,10 @@ class Replay:
         "before": up to t + U{0..L-1}, at most the final step; may overlap only the start.
         The probabilities are those at the batch's start; count=False leaves them as they are.
         """
+        return self.gather(self.draw(component, batch_size, length, anchor, count))
+
+    def draw(self, component: str, batch_size: int, length: int, anchor: Anchor = "around", count: bool = True) -> Draw:
+        """What `sample` would gather."""
         if anchor not in ("around", "before"):
             raise ValueError(f"anchor={anchor!r} is not known; choose 'around' or 'before'.")
         if self._written < self.table.vector_steps:
@@ -296,9 +308,12 @@ class Replay:
         if self.num_steps == 0:
             raise RuntimeError("The replay holds no step whose next frame is known; add rows.")
         self.sampler.window = (component, length, anchor, count)
-        rows, info = self.sampler.sample(self.buffer.storage, batch_size * length)
-        held, rows = self.buffer.storage[:], rows.to(self.device)
-        info = {name: flag.to(self.device) for name, flag in info.items()}
+        return Draw(*self.sampler.sample(self.buffer.storage, batch_size * length), length)
+
+    def gather(self, draw: Draw) -> Segment:
+        """Segment [B, L] of the rows that were drawn, where they are; the same again as long as none is added."""
+        held, rows = self.buffer.storage[:], draw.rows.to(self.device)
+        info = {name: flag.to(self.device) for name, flag in draw.info.items()}
         # ReplayBuffer.sample would index with brackets, which takes twelve times as long.
         frames, actions, rewards = (held[name].index_select(0, rows) for name in ("frames", "actions", "rewards"))
         frames *= info["shown"][:, None, None, None]
@@ -309,8 +324,8 @@ class Replay:
             terminated=info["terminated"],
             truncated=info["truncated"],
             mask=info["mask"],
-            batch_size=[batch_size * length],
-        ).reshape(batch_size, length)
+            batch_size=[len(rows)],
+        ).reshape(-1, draw.length)
 
     def cut_running(self) -> None:
         """End the running episodes as truncated, where environments could not be restored: their

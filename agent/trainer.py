@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from agent import checkpoint
@@ -23,12 +24,12 @@ from agent.config import TrainConfig
 from agent.evaluation import evaluate
 from agent.execution import Execution
 from agent.feeding import Feed
-from agent.learner import Averages
+from agent.learner import Averages, NonFinite
 from agent.logger import Logger
 from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
-from agent.replay import Replay
+from agent.replay import Draw, Replay
 from agent.results import describe_evaluation, result_path, write_result
 from agent.segment import Segment
 from agent.stopping import Pause
@@ -158,24 +159,39 @@ class Trainer:
         updates, place = schedule_of(self.config, part).updates_in(self.epoch), self.place
         if updates == 0:
             return {}
-        learner, averages, feed, before = self.learners[part], Averages(place.averages), self.feed, place.done
+        learner, feed, before = self.learners[part], self.feed, place.done
+        averages = Averages(self.config.learner.skips, place.averages)
         batch, steps, anchor = window(self.config, part)
         count = self.epoch > 0  # as published, the first epoch draws episodes uniformly
-        segments = feed.segments(
-            lambda: self.replay.sample(part, batch, steps, anchor, count), updates - before,
-            ahead=lambda: learner.settled and not self.stop(),
-        )  # fmt: skip
+        draws: dict[int, Draw] = {}  # update -> what it learns from, of those whose losses are not read yet
+        numbers = itertools.count(before + 1)
+
+        def draw() -> Segment:
+            number = next(numbers)
+            draws[number] = self.replay.draw(part, batch, steps, anchor, count)
+            draws.pop(number - READ_EVERY - 1, None)  # the newest may be drawn ahead
+            return self.replay.gather(draws[number])
+
+        segments = feed.segments(draw, updates - before, ahead=lambda: learner.settled and not self.stop())
         with self.timed(part), self.bar(part, updates, "update", before) as bar, contextlib.closing(segments):
             for i, segment in enumerate(segments, start=before + 1):
                 metrics = learner.update(segment)
                 averages.add({f"{part}/{name}": value for name, value in metrics.items()})
                 bar.update()
-                if i % READ_EVERY == 0 or i == updates:
-                    means = averages.read()
-                    bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
-                if i < updates and self.stop() and not feed.drawn_ahead:
+                pausing = i < updates and self.stop() and not feed.drawn_ahead
+                if i % READ_EVERY == 0 or i == updates or pausing:
+                    try:
+                        means = averages.read()
+                    except NonFinite as error:
+                        path = self.keep_batch(part, i - error.ago, draws[i - error.ago])
+                        raise NonFinite(f"{error} (its batch is kept in {path})") from error
+                    if means:
+                        bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
+                if pausing:
                     place.done, place.averages = i, averages.state_dict()
                     raise Pause
+        if averages.skipped:
+            means |= {f"{part}/skipped": float(averages.skipped)}
         speed = (updates - before) / self.seconds[part]
         self.seconds[part] -= feed.waited
         for what, seconds in (("wait", feed.waited), ("sample", feed.sampled), ("transfer", feed.transferred)):
@@ -185,6 +201,13 @@ class Trainer:
         # Of the replay, and for the policy the imagined ones.
         frames = batch * (self.config.agent.actor_critic.horizon if part == "policy" else steps)
         return means | {f"rates/{part}_updates_per_second": speed, f"rates/{part}_frames_per_second": speed * frames}
+
+    def keep_batch(self, part: str, update: int, draw: Draw) -> Path:
+        """For a post-mortem: the batch of an update of the present epoch, a `Segment`'s tensors -> its file."""
+        path = self.folder / f"non_finite_{part}_epoch_{self.epoch:06d}_update_{update:06d}.safetensors"
+        tensors = dict(self.replay.gather(draw).cpu().items())
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        return path
 
     def evaluate(self) -> None:
         """Episodes with the present policy; pictures and films of one of them."""

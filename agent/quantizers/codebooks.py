@@ -38,7 +38,8 @@ class CodebookQuantizer(Quantizer):
             commitment = self.commitment(z, codes)
             vectors = (rotate if self.config.gradient == "rotation" else straight_through)(z, codes)
             if self.training:
-                self._move(z.detach().flatten(0, -2), tokens.flatten())
+                # A vector that is no number, which the learner will report, must not stay in the codes.
+                self._move(z.detach().flatten(0, -2).nan_to_num(), tokens.flatten())
         return QuantizerOutput(vectors, tokens, commitment)
 
     def lookup(self, tokens: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -268,11 +269,41 @@ def test_the_optimizer_state_round_trips(agent):
 
 def test_averages_name_what_is_not_finite():
     averages = Averages()
-    averages.add({"loss": torch.tensor(1.0), "end": torch.tensor(2.0)})
-    averages.add({"loss": torch.tensor(2.0), "end": torch.tensor(float("nan"))})
-    with pytest.raises(NonFinite, match="end is nan"):
+    for loss, end in ((1.0, 2.0), (float("nan"), float("nan")), (3.0, 4.0)):
+        averages.add({"loss": torch.tensor(loss), "end": torch.tensor(end), "gradient_norm": torch.tensor(loss)})
+    with pytest.raises(NonFinite, match="end is nan") as error:
         averages.read()
-    averages = Averages()
-    for value in (1.0, 2.0):
+    assert error.value.ago == 1
+
+
+def test_averages_leave_out_what_is_not_finite():
+    averages = Averages(skips=2)
+    for value in (1.0, float("inf"), 2.0):
         averages.add({"loss": torch.tensor(value)})
-    assert averages.read() == {"loss": 1.5}
+    assert averages.read() == {"loss": 1.5} and averages.skipped == 1
+    resumed = Averages(2, json.loads(json.dumps(averages.state_dict())))
+    for a in (averages, resumed):
+        a.add({"loss": torch.tensor(0.1)})
+        assert a.read() == {"loss": (3 + float(torch.tensor(0.1))) / 3}
+        for _ in range(2):
+            a.add({"loss": torch.tensor(float("nan"))})
+        with pytest.raises(NonFinite, match="loss is nan"):
+            a.read()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_not_finite_does_not_reach_weights(agent, part, value):
+    """Nor the optimizer's moments and count of steps, nor the codebook; the next update is as if it had not been."""
+    learner = make_learner(agent.eval(), part)
+    segment = random_segment(4, 6)
+    learner.update(segment)
+    kept = {name: tensor.clone() for name, tensor in (agent.state_dict() | learner.state_dict()).items()}
+    loss = learner.loss
+    learner.loss = lambda s: {name: term * value for name, term in loss(s).items()}
+    learner.forward = learner._forward
+    assert not learner.update(segment)["gradient_norm"].isfinite()
+    for name, tensor in (agent.state_dict() | learner.state_dict()).items():
+        if not name.startswith(("tokenizer.quantizer", "target_policy")):  # which follow what was read, and the weights
+            assert torch.equal(tensor, kept[name]), name
+        assert tensor.isfinite().all(), name

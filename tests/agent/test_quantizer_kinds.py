@@ -48,6 +48,12 @@ def quantizer(request) -> Quantizer:
 
 
 class TestInterface:
+    def test_what_is_no_number_does_not_stay(self, quantizer: Quantizer) -> None:
+        z = noise(5, 3, quantizer.config.vector_dim)
+        z[2, 1] = math.nan
+        quantizer(z)
+        assert all(value.isfinite().all() for value in quantizer.state_dict().values())
+
     def test_vectors_tokens_and_back(self, quantizer: Quantizer) -> None:
         quantizer.eval()
         z = noise(3, 5, 4, seed=1)

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from agent import checkpoint, learner
 from agent.collect import Collector, Episode
@@ -11,6 +12,7 @@ from agent.learner import NonFinite
 from agent.logger import read_metrics
 from agent.run import train
 from agent.config import PartConfig, TrainConfig
+from agent.segment import Segment
 from agent.trainer import Trainer, episode_metrics
 from envs.scores import CRAFTER_ACHIEVEMENTS
 from tests.tiny import OF_AGENT, tiny_of
@@ -178,14 +180,15 @@ def test_learning_does_not_notice_evaluation(run, agent):
             assert torch.equal(value, theirs[part][name]), (part, name)
 
 
-def break_loss(monkeypatch, part: str, term: str, after: int) -> None:
-    """The part's term becomes not a number after so many updates, and with it the weights."""
-    update, count = learner.Learner.update, {"n": 0}
+def break_loss(monkeypatch, part: str, term: str, after: int, times: int = 99) -> list[Segment]:
+    """The part's term becomes not a number after so many updates, and so many times. Returns the batches, as they come."""
+    update, count, batches = learner.Learner.update, {"n": 0}, []
 
     def broken(self, segment):
         if self.loss.__name__ == f"{part}_loss":
             count["n"] += 1
-            if count["n"] > after + 3:  # three before the first epoch, to count and to time them
+            if count["n"] > after + 3 and len(batches) < times:  # three before the first epoch, to count and to time them
+                batches.append(segment)
                 own = self.loss
                 nan = torch.tensor(float("nan"))
                 self.loss = lambda s: {k: v * nan if k in ("loss", term) else v for k, v in own(s).items()}
@@ -195,21 +198,26 @@ def break_loss(monkeypatch, part: str, term: str, after: int) -> None:
         return update(self, segment)
 
     monkeypatch.setattr(learner.Learner, "update", broken)
+    return batches
 
 
 @pytest.mark.parametrize(
     ("part", "term"), [("tokenizer", "commitment"), ("dynamics", "reward"), ("policy", "critic")]
 )
 def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch, part, term):
-    break_loss(monkeypatch, part, term, after=4)  # in the first epoch 2 or 3, in the second 2
+    batches = break_loss(monkeypatch, part, term, after=4)  # in the first epoch 2 or 3, in the second 2
     with pytest.raises(NonFinite) as stop:
         run("epochs=5")
     folder = tmp_path / "run"
-    epoch = 2 if part == "policy" else 1
+    epoch, update = (2, 1) if part == "policy" else (1, 2)
     newest = checkpoint.newest(folder)
+    kept = folder / f"non_finite_{part}_epoch_{epoch:06d}_update_{update:06d}.safetensors"
     assert str(stop.value) == (
-        f"Stopped in epoch {epoch}: {part}/{term} is nan; the last good checkpoint is {newest} (go on with resume={folder})."
+        f"Stopped in epoch {epoch}: {part}/{term} is nan (its batch is kept in {kept}); the last good checkpoint is {newest} "
+        f"(go on with resume={folder})."
     )
+    for name, tensor in load_file(kept).items():
+        assert torch.equal(tensor, getattr(batches[0], name)), name
     assert newest.name == f"epoch_00000{epoch}"
     for name, value in checkpoint.load(folder).tensors["agent"].items():
         assert value.isfinite().all(), name
@@ -218,8 +226,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch, par
 
 def test_a_run_that_stops_at_once(run, tmp_path, monkeypatch):
     break_loss(monkeypatch, "tokenizer", "commitment", after=0)
-    with pytest.raises(NonFinite, match="tokenizer/commitment is nan; no checkpoint had been written"):
+    with pytest.raises(NonFinite, match=r"tokenizer/commitment is nan \(its .*\); no checkpoint had been written"):
         run()
+
+
+def test_some_updates_may_be_skipped(run, monkeypatch):
+    """They count in no mean, reach no weight, and are told of."""
+    break_loss(monkeypatch, "dynamics", "reward", after=4, times=1)
+    folder = run("epochs=3", "learner.skips=1")
+    rows = read_metrics(folder / "metrics.csv")
+    assert [row.get("dynamics/skipped") for row in rows] == [None, 1.0, None]
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert all(value.isfinite().all() for value in checkpoint.load(folder).tensors["agent"].values())
 
 
 def test_metrics_of_episodes():
