@@ -81,6 +81,7 @@ class TrainConfig:
     checkpoint_every: epochs
     keep:             checkpoints that stay, besides the best
     logger:           one of tensorboard, csv, wandb, or a list of them
+    deterministic:    whether two runs of a seed are equal to the bit on the same machine; some operations are slower on a GPU
     """
 
     experiment: str = "crafter"
@@ -105,6 +106,7 @@ class TrainConfig:
     checkpoint_every: int = 1
     keep: int = 2
     logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -59,6 +59,13 @@ def choose_execution(
     return Execution(mode, bf16)
 
 
+def be_deterministic() -> None:
+    """From now on torch takes only algorithms whose sums have one order. To be called before anything is computed on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for those who read what nobody wrote
+
+
 def check_mode(mode: str, key: str) -> None:
     """Raises BadInput if there is no such mode."""
     if mode not in MODES:

@@ -327,6 +327,11 @@ class Replay:
             batch_size=[len(rows)],
         ).reshape(-1, draw.length)
 
+    def largest_reward(self) -> float:
+        """The largest magnitude of a reward that is held."""
+        held = self.buffer.storage[:]["rewards"][: min(self._written, self.table.ring_steps) * self.num_envs]
+        return float(held.abs().max()) if len(held) else 0.0
+
     def cut_running(self) -> None:
         """End the running episodes as truncated, where environments could not be restored: their
         newest rows become last observations; the next rows begin new episodes."""

@@ -23,7 +23,7 @@ from agent import checkpoint
 from agent.agent import Agent
 from agent.checks import check_config, check_space, pick_device
 from agent.config import TrainConfig
-from agent.execution import Execution, choose_execution
+from agent.execution import Execution, be_deterministic, choose_execution
 from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_updates
@@ -73,6 +73,8 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     trial = try_out(config.env, config.seed, TRIAL_STEPS)
 
     torch.compiler.reset()  # what an earlier run of a sweep has compiled: Dynamo keeps eight versions, and refuses a ninth
+    if config.deterministic:
+        be_deterministic()
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, spaces).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)

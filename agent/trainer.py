@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from agent.config import TrainConfig
 from agent.evaluation import evaluate
 from agent.execution import Execution
 from agent.feeding import Feed
+from agent.guards import doubts
 from agent.learner import Averages, NonFinite
 from agent.logger import Logger
 from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
@@ -89,6 +91,7 @@ class Trainer:
         self.stop: Callable[[], bool] = lambda: False
         self.best: dict[str, Any] = {"epoch": None, "return": None}
         self.chunks: tuple[checkpoint.ChunkRecord, ...] = ()
+        self.doubted: set[str] = set()  # what was warned of in the epoch before
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
         """All epochs from the present place on. Raises NonFinite if a loss is; where `stop` says so, Pause, and all is saved."""
@@ -108,6 +111,7 @@ class Trainer:
         if self.place.stage != "evaluate":
             metrics = self.train_epoch()
             self.epoch, self.place = self.epoch + 1, Place("evaluate")
+            self.warn(metrics)
             self.log(metrics | self.breakdown())
         last = self.epoch == self.config.epochs
         if self.epoch % self.config.evaluate_every == 0 or last:
@@ -294,6 +298,14 @@ class Trainer:
         if "place" in saved.state:  # else the version that saved it stopped between epochs only
             self.place = Place.of(saved.state["place"])
         checkpoint.set_random_state(saved.tensors["random"], saved.state["random"])
+
+    def warn(self, metrics: dict[str, float]) -> None:
+        """Say what goes wrong, once as long as it lasts."""
+        config, codes, actions = self.config.agent, self.agent.tokenizer.quantizer.config.num_codes, self.agent.spaces.actions
+        found = doubts(metrics, codes, actions, self.replay.largest_reward(), config.actor_critic.discount)
+        for name in found.keys() - self.doubted:
+            tqdm.write(f"Epoch {self.epoch}: {found[name]}", file=sys.stderr)
+        self.doubted = set(found)
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:

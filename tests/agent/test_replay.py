@@ -377,6 +377,11 @@ def test_rows_are_those_held():
     expected = [(e, *where) for row in environments.history[3:8] for e, where in enumerate(row)]
     assert decode(rows["frames"].flatten(0, 1)) == expected
     assert len(replay.rows(13, 20)["actions"]) == 0 == len(replay.rows(0, 2)["actions"])
+    assert replay.largest_reward() == replay.rows(3, 13)["rewards"].abs().max()
+
+
+def test_the_largest_reward_of_no_rows():
+    assert make(capacity=20).largest_reward() == 0
 
 
 def test_state_that_does_not_fit_or_lacks_rows_is_refused():

@@ -240,6 +240,27 @@ def test_some_updates_may_be_skipped(run, monkeypatch):
     assert all(value.isfinite().all() for value in checkpoint.load(folder).tensors["agent"].values())
 
 
+def test_what_goes_wrong_is_said_once(run, capsys, monkeypatch):
+    monkeypatch.setattr("agent.trainer.doubts", lambda metrics, *about: {"entropy": "The policy is tired."})
+    run("epochs=3")
+    assert [line for line in capsys.readouterr().err.splitlines() if "tired" in line] == ["Epoch 1: The policy is tired."]
+
+
+@pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_two_runs_of_a_seed_are_equal(run, monkeypatch, mode):
+    monkeypatch.setattr("agent.run.report", lambda folder, config: None)
+    monkeypatch.setattr(Trainer, "show", lambda self, recording: None)
+    small = ("epochs=2", f"learner.mode={mode}", "deterministic=true", "precision=fp32", "agent.actor_critic.horizon=2")
+    try:
+        one, other = (checkpoint.load(run(*small, name=name)) for name in ("one", "other"))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for part, tensors in one.tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, other.tensors[part][name]), (part, name)
+
+
 def test_metrics_of_episodes():
     assert episode_metrics([]) == {}
     counts = {name: 0 for name in CRAFTER_ACHIEVEMENTS} | {"wake_up": 3}

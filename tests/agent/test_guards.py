@@ -1,0 +1,31 @@
+import math
+
+import pytest
+
+from agent.guards import doubts
+
+ABOUT = {"num_codes": 1024, "actions": (4, 3), "largest_reward": 2.0, "discount": 0.9}
+WELL = {"tokenizer/codebook_entropy_bits": 6.0, "tokenizer/codes_in_use": 200.0, "policy/entropy": 1.2, "policy/imagined_return": -19.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "said"),
+    [
+        ({"tokenizer/codebook_entropy_bits": 0.9, "tokenizer/codes_in_use": 2.0}, "codebook", "0.90 bits of 10.0, 2 codes of 1024"),
+        ({"policy/entropy": 0.009 * math.log(12)}, "entropy", "entropy is 0.0224 of at most 2.48"),
+        ({"policy/imagined_return": 41.0}, "critic", "return is 41, and rewards of at most 2 with a discount of 0.9 cannot come to 20;"),
+        ({"policy/imagined_return": -41.0}, "critic", "return is -41"),
+    ],
+)
+def test_each_is_told_by_itself(change, name, said):
+    found = doubts(WELL | change, **ABOUT)
+    assert list(found) == [name] and said in found[name] and "try " in found[name]
+
+
+@pytest.mark.parametrize("metrics", [WELL, {}, {"policy/imagined_return": 39.9}])
+def test_nothing_is_wrong(metrics):
+    assert doubts(metrics, **ABOUT) == {}
+
+
+def test_a_codebook_too_small_to_have_a_bit():
+    assert doubts(WELL | {"tokenizer/codebook_entropy_bits": 0.5}, **ABOUT | {"num_codes": 2}) == {}
