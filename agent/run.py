@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import itertools
 import platform
+import random
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
@@ -75,6 +77,8 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     torch.compiler.reset()  # what an earlier run of a sweep has compiled: Dynamo keeps eight versions, and refuses a ninth
     if config.deterministic:
         be_deterministic()
+    random.seed(config.seed)  # this and NumPy's: an environment may draw from them
+    np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, spaces).eval().to(device)
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)

@@ -19,41 +19,13 @@ from agent.saved import config_from_state, load_agent, resumed_config
 from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
+from tests.equal import check_equal
 from tests.tiny import TINY_CRAFTER, tiny, tiny_of
 
 pytestmark = pytest.mark.usefixtures("without_films")
-UNEQUAL = ("seconds/", "rates/", "memory_gb")  # what the machine decides
-
 
 def resume(folder: Path, *overrides: str) -> None:
     train(TrainConfig(resume=str(folder)), [f"resume={folder}", *overrides])
-
-
-def check_equal(one: Path, other: Path) -> None:
-    """Two runs' newest checkpoints, replay rows and curves, to the last bit."""
-    ours, theirs = checkpoint.load(one), checkpoint.load(other)
-    assert ours.epoch == theirs.epoch
-    assert ours.tensors.keys() == theirs.tensors.keys()
-    for part, tensors in ours.tensors.items():
-        assert tensors.keys() == theirs.tensors[part].keys()
-        for name, value in tensors.items():
-            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
-    states = [saved.state | {"config": None} for saved in (ours, theirs)]
-    assert states[0] == states[1]
-    rows = [
-        {
-            name: torch.cat([checkpoint.read_rows(saved.run, chunk)[name] for chunk in saved.chunks])
-            for name in ("frames", "actions", "rewards")
-        }
-        for saved in (ours, theirs)
-    ]
-    for name, column in rows[0].items():
-        assert torch.equal(column, rows[1][name]), name
-    curves = [
-        [{name: text for name, text in row.items() if not name.startswith(UNEQUAL)} for row in csv.DictReader(open(run / "metrics.csv"))]
-        for run in (one, other)
-    ]
-    assert curves[0] == curves[1] and len(curves[0]) == ours.epoch
 
 
 @pytest.fixture(scope="module")

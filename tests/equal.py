@@ -1,0 +1,50 @@
+"""Whether two runs came to the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent import checkpoint
+
+UNEQUAL = ("seconds/", "rates/", "memory_gb")  # what the machine decides
+
+
+def check_equal(one: Path, other: Path) -> None:
+    """Two runs' newest checkpoints, replay rows, curves and evaluations, to the last bit."""
+    ours, theirs = checkpoint.load(one), checkpoint.load(other)
+    assert ours.epoch == theirs.epoch
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for part, tensors in ours.tensors.items():
+        assert tensors.keys() == theirs.tensors[part].keys()
+        for name, value in tensors.items():
+            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
+    states = [saved.state | {"config": None} for saved in (ours, theirs)]
+    for name, state in states[0].items():
+        assert state == states[1][name], name
+    rows = [
+        {
+            name: torch.cat([checkpoint.read_rows(saved.run, chunk)[name] for chunk in saved.chunks])
+            for name in ("frames", "actions", "rewards")
+        }
+        for saved in (ours, theirs)
+    ]
+    for name, column in rows[0].items():
+        assert torch.equal(column, rows[1][name]), name
+    assert curves(one) == curves(other) and len(curves(one)) == ours.epoch
+    assert evaluations(one) == evaluations(other)
+
+
+def curves(run: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without what the machine decides."""
+    with (run / "metrics.csv").open() as file:
+        return [{name: text for name, text in row.items() if not name.startswith(UNEQUAL)} for row in csv.DictReader(file)]
+
+
+def evaluations(run: Path) -> dict[str, Any]:
+    """Name of a file -> what it tells, but for where the checkpoint lies."""
+    return {path.name: json.loads(path.read_text()) | {"checkpoint": None} for path in run.glob("evaluation_*.json")}
