@@ -36,7 +36,7 @@ def check_equal(one: Path, other: Path) -> None:
     for name, column in rows[0].items():
         assert torch.equal(column, rows[1][name]), name
     assert curves(one) == curves(other) and len(curves(one)) == ours.epoch
-    assert evaluations(one) == evaluations(other)
+    assert evaluations(one, ours.epoch) == evaluations(other, ours.epoch)
 
 
 def curves(run: Path) -> list[dict[str, str]]:
@@ -45,6 +45,7 @@ def curves(run: Path) -> list[dict[str, str]]:
         return [{name: text for name, text in row.items() if not name.startswith(UNEQUAL)} for row in csv.DictReader(file)]
 
 
-def evaluations(run: Path) -> dict[str, Any]:
-    """Name of a file -> what it tells, but for where the checkpoint lies."""
-    return {path.name: json.loads(path.read_text()) | {"checkpoint": None} for path in run.glob("evaluation_*.json")}
+def evaluations(run: Path, epoch: int) -> dict[str, Any]:
+    """Name of a file of that epoch -> what it tells, but for where the checkpoint lies."""
+    paths = run.glob(f"evaluation_*_epoch_{epoch:06d}_*.json")
+    return {path.name: json.loads(path.read_text()) | {"checkpoint": None} for path in paths}
