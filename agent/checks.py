@@ -46,6 +46,7 @@ RANGES = {
     "final_episodes": COUNT,
     "checkpoint_every": COUNT,
     "keep": COUNT,
+    "learner.skips": NUMBER,
     "collect.num_envs": COUNT,
     "collect.epsilon": SHARE,
     "collect.first_steps": COUNT,

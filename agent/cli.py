@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -120,7 +120,12 @@ def free_key(argument: str) -> str:
 
 def check_arguments(arguments: list[str], schema: type) -> None:
     """Raises BadInput for what Hydra would take for something else."""
-    for unknown in get_args_parser().parse_known_args(arguments)[1]:
+    def fail(message: str) -> NoReturn:
+        raise BadInput(f"The command cannot be read ({message}); values are set without dashes: key=value (--help shows the keys).")
+
+    parser = get_args_parser()
+    parser.error = fail  # its own prints the options, line after line
+    for unknown in parser.parse_known_args(arguments)[1]:
         key = unknown.strip("-").partition("=")[0].replace("-", "_")
         hint = f"{key}=value" if key in all_keys(schema) else "key=value (--help shows the keys)"
         raise BadInput(f"{unknown} is not an option; values are set without dashes: {hint}.")
@@ -150,6 +155,8 @@ def explain(error: Exception, schema: type) -> str:
     key = getattr(cause, "full_key", None)
     message = str(cause).splitlines()[0].rstrip(".")
     if key and ("not in" in message or "Could not override" in str(error)) and "converted" not in message:
+        if owners := [f"agent/{part}={kind}" for (part, kind), keys in keys_of_parts().items() if key in keys]:
+            return f"{key} belongs to {' and '.join(owners)}; choose that too, or leave the key out."
         near = difflib.get_close_matches(key, all_keys(schema), n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see configs/ for the keys that there are."
         return f"{key} is not a key of the configuration; {hint}"
@@ -162,14 +169,21 @@ def explain(error: Exception, schema: type) -> str:
 
 def all_keys(schema: type) -> list[str]:
     """Every dotted key of a configuration, for suggestions."""
-
-    def walk(node: Any, prefix: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [prefix]
-        inner = [key for name, value in node.items() for key in walk(value, f"{prefix}.{name}" if prefix else name)]
-        return [prefix, *inner] if prefix else inner
-
-    keys = walk(dataclasses.asdict(schema()), "")
-    parts = KINDS.items() if "agent" in keys else ()
-    others = (key for part, kinds in parts for kind in kinds.values() for key in walk(dataclasses.asdict(kind()), f"agent.{part}"))
+    keys = keys_below(dataclasses.asdict(schema()), "")
+    others = (key for own in keys_of_parts().values() for key in own) if "agent" in keys else ()
     return list(dict.fromkeys([*keys, *others]))  # each once: a suggestion is not to say the same twice
+
+
+def keys_of_parts() -> dict[tuple[str, str], list[str]]:
+    """(part of an agent, kind) -> the keys that it has."""
+    return {
+        (part, name): keys_below(dataclasses.asdict(kind()), f"agent.{part}") for part, kinds in KINDS.items() for name, kind in kinds.items()
+    }
+
+
+def keys_below(node: Any, prefix: str) -> list[str]:
+    """The dotted keys of nested dictionaries, and of what holds them."""
+    if not isinstance(node, dict):
+        return [prefix]
+    inner = [key for name, value in node.items() for key in keys_below(value, f"{prefix}.{name}" if prefix else name)]
+    return [prefix, *inner] if prefix else inner

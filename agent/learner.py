@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from agent.execution import WARM_UP, Execution, autocast, captured, casts_keep_gradients, check_mode, compiled
 from agent.segment import Segment
-from envs.errors import BadInput
 
 
 class NonFinite(RuntimeError):
@@ -38,8 +37,6 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         check_mode(self.mode, "learner.mode")
-        if self.skips < 0:
-            raise BadInput(f"learner.skips={self.skips} was given; give 0 or more.")
 
 
 @dataclass

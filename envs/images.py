@@ -21,7 +21,7 @@ def is_image(space: Space) -> bool:
     if not isinstance(space, ImageSpace) or not 2 <= len(space.shape) <= 4:
         return False
     height, width = (space.shape[axis] for axis in _axes(space.shape)[:2])
-    return min(height, width) >= LEAST and (isinstance(space, MultiBinary) or _is_bounded(space))
+    return min(height, width) >= LEAST and all(space.shape) and (isinstance(space, MultiBinary) or _is_bounded(space))
 
 
 def is_picture(rendered: object) -> bool:
