@@ -30,7 +30,7 @@ class Range(NamedTuple):
     words: str
 
 
-ENVIRONMENTS = Range(1, 2**16, "1 to 65536")
+ENVIRONMENTS = Range(1, 2**16, "1 or more, at most 65536")
 COUNT = Range(1, 2**31 - 1, "1 or more, below 2^31")
 SEQUENCE = Range(2, 2**31 - 1, "2 or more, below 2^31")
 NUMBER = Range(0, 2**31 - 1, "0 or more, below 2^31")

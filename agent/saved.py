@@ -75,7 +75,7 @@ def load_whole(
         if damaged and chosen != "previous":
             raise checkpoint.advised(*damaged[0], " (damaged=previous does so)")
         for error, _ in damaged:
-            print(f"{error.path} {error.what}: that checkpoint is passed over.")
+            print(f"{error.path} {error.what}; that checkpoint is passed over.")
         if damaged:
             print(f"The newest whole checkpoint is {saved.folder}.")
         return saved
