@@ -282,8 +282,6 @@ def load_exactly(folder: Path, only: Collection[str] | None = None, rows: bool |
         chunks = ()
     for record in chunks:
         _check_file(run, record)
-    paths = [_check_file(folder, files[f"{name}.safetensors"]) for name in entries]
-    _check_memory(folder, sum(path.stat().st_size for path in paths))
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
     state = _parse(folder / "state.json", _read(folder, files["state.json"], MOST["state.json"]))
     return Checkpoint(folder, run, epoch, tensors, state, chunks)
@@ -341,16 +339,6 @@ def earlier(folder: Path) -> list[Path]:
     match = _FOLDER.fullmatch(folder.name)
     folders = _folders(folder.parent.parent) if match else {}
     return [folders[epoch] for epoch in sorted(folders, reverse=True) if epoch < int(match[1])]
-
-
-def _check_memory(folder: Path, size: int) -> None:
-    """Raises BadInput if so many bytes of tensors, twice while they are read, do not fit the memory."""
-    free = psutil.virtual_memory().available
-    if 2 * size > free:
-        raise BadInput(
-            f"{folder} takes {2 * size / 1e9:.2f} GB of memory to be read, and only {free / 1e9:.2f} GB are free; free some, or "
-            "use another machine."
-        )
 
 
 def _folders(run: Path) -> dict[int, Path]:
@@ -447,13 +435,20 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
+    path = _check_file(root, record)
+    needed, free = 2 * path.stat().st_size, psutil.virtual_memory().available
+    if needed > free:  # a file may be a terabyte of holes
+        raise BadInput(
+            f"{path} takes {needed / 1e9:.2f} GB of memory to be read, and only {free / 1e9:.2f} GB are free; free some, or use "
+            "another machine."
+        )
     data = _read(root, record)
     if int.from_bytes(data[:8], "little") > MOST_HEADER:
-        raise Damaged(root / record.path, f"is not a safetensors file: its header would have more than {MOST_HEADER:,} bytes")
+        raise Damaged(path, f"is not a safetensors file: its header would have more than {MOST_HEADER:,} bytes")
     try:
         return safetensors.torch.load(data)  # checks that the header and every tensor lie inside the file
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise Damaged(root / record.path, "is not a safetensors file") from error
+        raise Damaged(path, "is not a safetensors file") from error
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -252,9 +252,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         text = files.read(path, path.parent, MOST).decode("utf-8", errors="replace")
     except files.Unfit as error:
         raise BadInput(f"{path} {error}; move it away.") from error
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-    if lines and lines[0][:2] != ["epoch", "step"]:
-        raise BadInput(f"{path} is not a log of ours: its first columns must be epoch and step; move it away.")
+    foreign = BadInput(f"{path} is not a log of ours: its first columns must be epoch and step; move it away.")
+    try:
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error as error:  # a field without end
+        raise foreign from error
+    if text and (not lines or lines[0][:2] != ["epoch", "step"]):
+        raise foreign
     rows = []
     for line in lines[1:]:
         try:

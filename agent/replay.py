@@ -70,9 +70,9 @@ class EpisodeTable:
 
     def load(self, vector_steps: int, columns: dict[str, NDArray]) -> None:
         """Take over what another table held. Raises ValueError if no table of this size can have held it."""
-        names = {name for name in columns if not name.startswith("drawn/")}
+        names, own = ({name for name in table if not name.startswith("drawn/")} for table in (columns, self.columns))
         lengths = {column.shape for column in columns.values()}
-        if names != set(self.columns) or len(lengths) != 1 or len(*lengths) != 1 or type(vector_steps) is not int or vector_steps < 0:
+        if names != own or len(lengths) != 1 or len(*lengths) != 1 or type(vector_steps) is not int or vector_steps < 0:
             raise ValueError("the table of episodes has other columns")
         if any(column.dtype != self.columns.get(name, self.columns["env"]).dtype for name, column in columns.items()):
             raise ValueError("the table of episodes has columns of other types")
