@@ -162,6 +162,8 @@ def claim(folder: Path) -> Iterator[None]:
         raise BadInput(
             f"In {folder} another process trains already; let it finish or stop it, or choose another folder."
         ) from error
+    except OSError as error:  # a folder of that name, say
+        raise BadInput(f"{folder / LOCK} cannot be locked ({error.strerror or error}); take it away, or choose another folder.") from error
     try:
         yield
     finally:

@@ -21,6 +21,7 @@ from agent.checks import check_values, flatten
 from agent.cli import CONFIGS
 from agent.config import TrainConfig, merged
 from agent.files import check_inside
+from agent.logger import read_metrics
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from envs.vector import EnvConfig
@@ -46,6 +47,8 @@ def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint
     check_inside(saved.run)
     config = config_of(saved.state)
     check_networks(config.agent, spaces_from_state(saved.state), saved)
+    if "csv" in config.logger:
+        read_metrics(saved.run / "metrics.csv")  # what is refused later has been written to by then
     check_trusted(config.env, named_environment(overrides))
     if saved.epoch >= config.epochs:
         raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")

@@ -186,5 +186,6 @@ def look(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
     for path in sorted(folder.rglob("*")):
         about = path.lstat()
         is_file = path.is_file() and not path.is_symlink() and about.st_size < 2**25
-        seen[str(path.relative_to(folder))] = (about.st_mode, about.st_size, about.st_mtime_ns, path.read_bytes() if is_file else b"")
+        changed = 0 if path.is_dir() else about.st_mtime_ns  # what is in a folder is seen anyway
+        seen[str(path.relative_to(folder))] = (about.st_mode, about.st_size, changed, path.read_bytes() if is_file else b"")
     return seen
