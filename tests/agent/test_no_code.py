@@ -27,6 +27,8 @@ from envs.vector import closing
 from tests.attacks import ATTACKS, attack, attack_rows, bounded, look, resign, vouch
 
 CPU = torch.device("cpu")
+QUICK = ("pickle", "yaml tag", "header bomb", "deep", "sparse", "pipe", "link out")
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ATTACKS]
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def resume(run: Path) -> None:
         checkpoint.read_rows(saved.run, chunk)
 
 
-@pytest.mark.parametrize("what", ATTACKS)
+@pytest.mark.parametrize("what", EACH)
 @pytest.mark.parametrize("file", ["manifest.json", "state.json", "agent.safetensors"])
 def test_a_file_of_a_checkpoint(run: Path, outside: Path, file: str, what: str):
     attack(checkpoint.folder_of(run, 3) / file, what, outside)
@@ -74,7 +76,7 @@ def test_a_file_of_a_checkpoint(run: Path, outside: Path, file: str, what: str):
     check_refused(run, lambda: resume(run), *named)
 
 
-@pytest.mark.parametrize("what", ATTACKS)
+@pytest.mark.parametrize("what", EACH)
 @pytest.mark.parametrize("file", ["policy_optimizer.safetensors", "replay.safetensors", "rows"])
 def test_a_file_that_only_resuming_reads(run: Path, outside: Path, file: str, what: str):
     if file == "rows":
@@ -85,7 +87,7 @@ def test_a_file_that_only_resuming_reads(run: Path, outside: Path, file: str, wh
     load_agent(run, CPU)  # which reads none of them
 
 
-@pytest.mark.parametrize("what", ATTACKS)
+@pytest.mark.parametrize("what", EACH)
 @pytest.mark.parametrize("file", ["config.yaml", "metrics.csv", "evaluation"])
 def test_what_a_report_reads(run: Path, outside: Path, file: str, what: str):
     """It leaves the file out, with a line that names it; a log is read as far as it goes."""
