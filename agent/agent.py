@@ -131,3 +131,12 @@ class Agent(nn.Module):
         }
         count["policy"] += count.pop("target_policy")
         return count
+
+
+def sketch_agent(config: AgentConfig, spaces: Spaces) -> Agent:
+    """The agent without its weights' memory. Raises BadInput if its sizes do not fit together."""
+    try:
+        with torch.device("meta"):
+            return Agent(config, spaces)
+    except (RuntimeError, TypeError) as error:  # numbers that torch cannot count with
+        raise BadInput(f"No network can be made of these sizes ({str(error).splitlines()[0]}); lower them.") from error

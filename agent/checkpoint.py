@@ -30,20 +30,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from agent.files import Unfit, naming, read, write_new
 from envs.errors import BadInput
 
-FORMAT, FORMAT_VERSION = "deltadream checkpoint", 1
+FORMAT, FORMAT_VERSION, OLDEST_VERSION = "deltadream checkpoint", 1, 1  # versions from the oldest on are read
 VERSIONS = {"deltadream": version("deltadream"), "torch": torch.__version__, "python": platform.python_version()}
 
 # The only names a manifest may hold: no folder, no "..", nothing absolute.
 _FILE = re.compile(r"[a-z][a-z0-9_]*\.safetensors|state\.json", re.ASCII)
 _CHUNK = re.compile(r"replay/steps_[0-9]+_[0-9]+_[0-9a-f]{16}\.safetensors", re.ASCII)
 _FOLDER = re.compile(r"(?:\.replaced-)?epoch_([0-9]+)(_paused)?", re.ASCII)
+
+# Bytes that are read. JSON takes up to thirty times as much memory, and what it holds is not known before it is parsed.
+MOST = {"manifest.json": 64 * 2**20, "state.json": 64 * 2**20}
+MOST_HEADER = 4 * 2**20  # of a safetensors file: a hundred bytes for each tensor
+
+
+class Damaged(BadInput):
+    """A file of a checkpoint is not as it was written. path: of the file; what: goes behind it in the message"""
+
+    def __init__(self, path: Path, what: str, remedy: str = "restore it from a copy, or give another checkpoint") -> None:
+        super().__init__(f"{path} {what}; {remedy}.")
+        self.path, self.what, self.remedy = path, what, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to the process that started this one, in a sweep
+        return Damaged, (self.path, self.what, self.remedy)
 
 
 @dataclass(frozen=True)
@@ -106,20 +123,13 @@ def save(
 
     folder = folder_of(run, epoch, paused)
     writing = home / f".writing-{folder.name}"
-    writing.mkdir()
-    files = [_write(writing, f"{name}.safetensors", _serialise(entry)) for name, entry in tensors.items()]
-    files.append(_write(writing, "state.json", _canonical(dict(state))))
-    content = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "versions": VERSIONS,
-        "epoch": epoch,
-        "files": [asdict(record) for record in files],
-        "chunks": [asdict(record) for record in chunks],
-    }
-    content["digest"] = hashlib.sha256(_canonical(content)).hexdigest()
-    _write(writing, "manifest.json", _canonical(content))
-    _sync_folders(writing)
+    with naming(writing):
+        writing.mkdir()
+    try:
+        _write_all(writing, epoch, tensors, state, chunks)
+    except OSError:  # a full disk has room again for who has to look after it
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
 
     # A folder cannot be renamed onto another: the old one steps aside first, and counts as the
     # checkpoint as long as the new one is not in place (see _folders and _remove_leftovers).
@@ -134,13 +144,38 @@ def save(
     return folder
 
 
+def _write_all(
+    writing: Path, epoch: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any],
+    chunks: tuple[ChunkRecord, ...],
+) -> None:  # fmt: skip
+    """The files of a checkpoint into an empty folder."""
+    files = [_write(writing, f"{name}.safetensors", _serialise(entry)) for name, entry in tensors.items()]
+    files.append(_write(writing, "state.json", _compact(state)))
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": VERSIONS,
+        "epoch": epoch,
+        "files": [asdict(record) for record in files],
+        "chunks": [asdict(record) for record in chunks],
+    }
+    content["digest"] = hashlib.sha256(_canonical(content)).hexdigest()
+    _write(writing, "manifest.json", _canonical(content))
+    _sync_folders(writing)
+
+
 def append_rows(run: Path, first: int, last: int, tensors: Mapping[str, Tensor]) -> ChunkRecord:
     """Write rows of vector steps first <= step < last; `save` keeps them if it is given the record."""
     home = run / "replay"
     home.mkdir(parents=True, exist_ok=True)
-    written = _write(home, f".writing-{first}", _serialise(tensors))
+    beside = home / f".writing-{first}"
+    try:
+        written = _write(home, beside.name, _serialise(tensors))
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     path = f"replay/steps_{first:09d}_{last:09d}_{written.sha256[:16]}.safetensors"
-    os.replace(home / written.path, run / path)
+    os.replace(beside, run / path)
     _sync_folders(home, run)
     return ChunkRecord(path, written.size, written.sha256, first, last)
 
@@ -155,11 +190,18 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
+def _compact(content: Mapping[str, Any]) -> bytes:
+    # The actions of long episodes are many small numbers.
+    return (json.dumps(dict(content), separators=(",", ":"), sort_keys=True) + "\n").encode("ascii")
+
+
 def _write(folder: Path, name: str, data: bytes) -> FileRecord:
-    with open(folder / name, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    if len(data) > MOST.get(name, len(data)):
+        raise BadInput(
+            f"{folder / name} would have {len(data):,} bytes and at most {MOST[name]:,} are read back; play fewer environments "
+            "(collect.num_envs) or shorter episodes."
+        )
+    write_new(folder / name, data)
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -220,12 +262,21 @@ def load(path: Path, only: Collection[str] | None = None, rows: bool | None = No
     only: these entries of `tensors` and the state; None: all
     rows: whether every file of replay rows must be there (`read_rows` verifies what it reads), or `chunks` is empty
           and they may be missing, as for evaluation; None: if `only` is None
-    Raises BadInput, naming the file, if anything is missing, foreign, changed, cut short or newer.
+    Raises BadInput, naming the file and the checkpoint to give instead, if anything is missing, foreign, changed, cut
+    short or newer.
     """
+    folder = candidates(path)[0]
     try:
-        folder = _find(Path(path))
-    except OSError as error:  # no permission, a name too long
-        raise _damaged(path, f"cannot be read ({error})") from error
+        return load_exactly(folder, only, rows)
+    except Damaged as error:
+        raise advised(error, folder) from error
+
+
+def load_exactly(folder: Path, only: Collection[str] | None = None, rows: bool | None = None) -> Checkpoint:
+    """As `load`, of a checkpoint's folder. Raises Damaged if it is, and other BadInput."""
+    run = folder.parent.parent
+    if not folder.resolve().is_relative_to(run.resolve()):
+        raise Damaged(folder, f"is a link that leads out of {run}")
     epoch, files, chunks = _read_manifest(folder)
     entries = [name.removesuffix(".safetensors") for name in files if name != "state.json"]
     if missing := set(only or ()) - set(entries):
@@ -235,15 +286,64 @@ def load(path: Path, only: Collection[str] | None = None, rows: bool | None = No
     if not (only is None if rows is None else rows):
         chunks = ()
     for record in chunks:
-        _check_file(folder.parent.parent, record)
+        _check_file(run, record)
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
-    state = _parse(folder / "state.json", _read(folder, files["state.json"]))
-    return Checkpoint(folder, folder.parent.parent, folder.name.endswith("_paused"), epoch, tensors, state, chunks)
+    state = _parse(folder / "state.json", _read(folder, files["state.json"], MOST["state.json"]))
+    return Checkpoint(folder, run, folder.name.endswith("_paused"), epoch, tensors, state, chunks)
 
 
 def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
-    """The tensors of one file of replay rows, verified; BadInput if it is not as it was written."""
+    """The tensors of one file of replay rows, verified; Damaged if it is not as it was written."""
     return _read_tensors(run, chunk)
+
+
+def check_rows(saved: Checkpoint) -> None:
+    """Raises Damaged if a file of the checkpoint's replay rows is not as it was written."""
+    for chunk in saved.chunks:
+        _check_content(saved.run, chunk)
+
+
+def advised(error: Damaged, folder: Path, how: str = "") -> Damaged:
+    """The error, with the checkpoint to give instead of that in `folder`, if there is one. how: another way to have it"""
+    for other in earlier(folder):
+        try:
+            _, files, chunks = _read_manifest(other)
+            for record in files.values():
+                _check_content(other, record)
+            for record in chunks:
+                _check_file(folder.parent.parent, record)
+        except BadInput:
+            continue
+        if error.path not in [folder.parent.parent / chunk.path for chunk in chunks]:
+            return Damaged(error.path, error.what, f"restore it from a copy, or give the checkpoint before it, {other}{how}")
+    return Damaged(error.path, error.what, "restore it from a copy: there is no whole checkpoint before it to be given")
+
+
+def candidates(path: Path) -> list[Path]:
+    """The checkpoint that is meant by the folder of a run, the newest, or by its own; then those before it, newest first.
+
+    Raises BadInput if there is none.
+    """
+    path = Path(path)
+    try:
+        aside = path.with_name(f".replaced-{path.name}") if path.name else path
+        path = (aside if aside.is_dir() and not path.exists() else path).resolve()
+        if (path / "manifest.json").exists() or _FOLDER.fullmatch(path.name):
+            return [path, *earlier(path)]
+        folders = [folder for _, folder in sorted(_folders(path).items(), reverse=True)]
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, a loop of links
+        raise Damaged(path, f"cannot be read ({error})") from error
+    if not folders:
+        accepted = "a run's folder (it holds checkpoints/epoch_...) or a checkpoint's (it holds manifest.json)"
+        raise BadInput(f"{path} holds no checkpoint; give {accepted}.")
+    return folders
+
+
+def earlier(folder: Path) -> list[Path]:
+    """The checkpoints of the same run that were written before the one in `folder`, newest first."""
+    match = _FOLDER.fullmatch(folder.name)
+    folders = _folders(folder.parent.parent) if match else {}
+    return [folders[place] for place in sorted(folders, reverse=True) if place < (int(match[1]), bool(match[2]))]
 
 
 def _folders(run: Path) -> dict[tuple[int, bool], Path]:
@@ -253,42 +353,34 @@ def _folders(run: Path) -> dict[tuple[int, bool], Path]:
     return {(int(match[1]), bool(match[2])): path for path in paths if (match := _FOLDER.fullmatch(path.name))}
 
 
-def _find(path: Path) -> Path:
-    aside = path.with_name(f".replaced-{path.name}") if path.name else path
-    path = (aside if aside.is_dir() and not path.exists() else path).resolve()
-    if (path / "manifest.json").exists() or _FOLDER.fullmatch(path.name):
-        return path
-    folder = newest(path)
-    if folder is None:
-        accepted = "a run's folder (it holds checkpoints/epoch_...) or a checkpoint's (it holds manifest.json)"
-        raise BadInput(f"{path} holds no checkpoint; give {accepted}.")
-    if not folder.resolve().is_relative_to(path):
-        raise _damaged(folder, f"is a link that leads out of {path}")
-    return folder.resolve()
-
-
 def _read_manifest(folder: Path) -> tuple[int, dict[str, FileRecord], tuple[ChunkRecord, ...]]:
     """(epoch, file name -> record, records of the replay's rows) of the checkpoint in `folder`."""
-    path, raw = folder / "manifest.json", _read(folder, _MANIFEST)
+    path, raw = folder / "manifest.json", _read(folder, _MANIFEST, MOST["manifest.json"])
     content = _parse(path, raw)
     theirs, digest = content.get("format_version"), content.pop("digest", None)
-    if content.get("format") != FORMAT or type(theirs) is not int or theirs < 1:
-        raise _damaged(path, f"does not describe a {FORMAT}")
+    if content.get("format") != FORMAT or type(theirs) is not int:
+        raise Damaged(path, f"does not describe a {FORMAT}")
+    if theirs < OLDEST_VERSION:
+        known = f"this deltadream reads {OLDEST_VERSION} to {FORMAT_VERSION}"
+        raise BadInput(f"{path} has format version {theirs} and {known}; use the deltadream that wrote it.")
     if theirs > FORMAT_VERSION:
         known = f"this deltadream reads up to {FORMAT_VERSION}"
         raise BadInput(f"{path} has format version {theirs} and {known}; upgrade it, or give an older checkpoint.")
     try:
         signed = _canonical({**content, "digest": digest})
         if hashlib.sha256(_canonical(content)).hexdigest() != digest or raw != signed:
-            raise _damaged(path, "was changed after it was written")
+            raise Damaged(path, "was changed after it was written")
         files = {fields["path"]: FileRecord(**fields) for fields in content["files"]}
         chunks = tuple(ChunkRecord(**fields) for fields in content["chunks"])
         for record in (*files.values(), *chunks):
             if not (_CHUNK if isinstance(record, ChunkRecord) else _FILE).fullmatch(record.path):
-                raise _damaged(path, f"names the file {record.path!r}, which no checkpoint may hold")
+                raise Damaged(path, f"names the file {record.path!r}, which no checkpoint may hold")
+        for chunk in chunks:
+            if type(chunk.first) is not int or type(chunk.last) is not int or not 0 <= chunk.first < chunk.last:
+                raise Damaged(path, f"says that {chunk.path} holds the steps {chunk.first!r} to {chunk.last!r}")
         return operator.index(content["epoch"]), {"state.json": files["state.json"], **files}, chunks
-    except (KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, "is not a manifest of this format") from error
+    except (KeyError, TypeError, RecursionError, UnicodeEncodeError) as error:
+        raise Damaged(path, "is not a manifest of this format") from error
 
 
 def _check_file(root: Path, record: FileRecord) -> Path:
@@ -296,26 +388,45 @@ def _check_file(root: Path, record: FileRecord) -> Path:
     path = root / record.path
     try:
         if not path.resolve().is_relative_to(root.resolve()):
-            raise _damaged(path, f"is a link that leads out of {root}")
+            raise Damaged(path, f"is a link that leads out of {root}")
         if not path.is_file():
-            raise _damaged(path, "is not a regular file" if path.exists() else "is missing")
+            raise Damaged(path, "is not a regular file" if path.exists() else "is missing")
         size = path.stat().st_size
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise _damaged(path, f"cannot be read ({error})") from error
-    if size != record.size and record is not _MANIFEST:
-        raise _damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+        raise Damaged(path, f"cannot be read ({error})") from error
+    if record is not _MANIFEST:
+        _compare(path, record, size, record.sha256)
     return path
 
 
-def _read(root: Path, record: FileRecord) -> bytes:
+def _read(root: Path, record: FileRecord, most: int | None = None) -> bytes:
+    """The bytes of a file, which are those that the record vouches for. most: to be read; None: as many as the record says"""
     path = _check_file(root, record)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, f"cannot be read ({error})") from error
-    if hashlib.sha256(data).hexdigest() != record.sha256 and record is not _MANIFEST:
-        raise _damaged(path, "was changed after it was written: its SHA-256 is not the manifest's")
+        data = read(path, root, record.size if most is None else most)
+    except Unfit as error:
+        raise Damaged(path, str(error)) from error
+    if record is not _MANIFEST:
+        _compare(path, record, len(data), hashlib.sha256(data).hexdigest())
     return data
+
+
+def _check_content(root: Path, record: FileRecord) -> None:
+    """As `_read`, for who does not need the bytes: they are not held in memory."""
+    path = _check_file(root, record)
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Damaged(path, f"cannot be read ({error})") from error
+    _compare(path, record, record.size, digest)
+
+
+def _compare(path: Path, record: FileRecord, size: int, sha256: str) -> None:
+    if size != record.size:
+        raise Damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+    if sha256 != record.sha256:
+        raise Damaged(path, "was changed after it was written: its SHA-256 is not the manifest's")
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
@@ -324,20 +435,25 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise _damaged(path, "is not a JSON object")
+        raise Damaged(path, "is not a JSON object")
     return content
 
 
 def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
+    path = _check_file(root, record)
+    needed, free = 2 * path.stat().st_size, psutil.virtual_memory().available
+    if needed > free:  # a file may be a terabyte of holes
+        raise BadInput(
+            f"{path} takes {needed / 1e9:.2f} GB of memory to be read, and only {free / 1e9:.2f} GB are free; free some, or use "
+            "another machine."
+        )
     data = _read(root, record)
+    if int.from_bytes(data[:8], "little") > MOST_HEADER:
+        raise Damaged(path, f"is not a safetensors file: its header would have more than {MOST_HEADER:,} bytes")
     try:
         return safetensors.torch.load(data)  # checks that the header and every tensor lie inside the file
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise _damaged(root / record.path, "is not a safetensors file") from error
-
-
-def _damaged(path: Path, what: str) -> BadInput:
-    return BadInput(f"{path} {what}; restore it from a copy, or give another checkpoint.")
+        raise Damaged(path, "is not a safetensors file") from error
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

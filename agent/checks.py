@@ -30,6 +30,7 @@ class Range(NamedTuple):
     words: str
 
 
+ENVIRONMENTS = Range(1, 2**16, "1 or more, at most 65536")
 COUNT = Range(1, 2**31 - 1, "1 or more, below 2^31")
 SEQUENCE = Range(2, 2**31 - 1, "2 or more, below 2^31")
 NUMBER = Range(0, 2**31 - 1, "0 or more, below 2^31")
@@ -47,7 +48,7 @@ RANGES = {
     "checkpoint_every": COUNT,
     "keep": COUNT,
     "learner.skips": NUMBER,
-    "collect.num_envs": COUNT,
+    "collect.num_envs": ENVIRONMENTS,
     "collect.epsilon": SHARE,
     "collect.first_steps": COUNT,
     "collect.steps": COUNT,
@@ -86,6 +87,7 @@ RANGES = {
     "*.max_gradient_norm": POSITIVE,
     "evaluation.seed": SEED,
     "evaluation.temperature": WEIGHT,
+    "evaluation.num_envs": ENVIRONMENTS,
     "evaluation.*": COUNT,
 }
 

@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agent.agent import KINDS
 from agent.config import merged, store
-from agent.learner import NonFinite
-from envs.errors import BadInput
+from agent.files import disk_full, sentence_of
+from envs.errors import BadInput, Stopped
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -53,7 +53,7 @@ def command(
         failures.append(error)
         if not sweeping():  # past Hydra, which would print a line of its own
             return
-        if not isinstance(error, BadInput | NonFinite):
+        if not isinstance(error, BadInput | Stopped):
             traceback.print_exception(error)
         refuse(f"{HydraConfig.get().job.override_dirname}: {error}")
         raise error  # to the process that started this one, maybe
@@ -65,7 +65,8 @@ def command(
         except OmegaConfBaseException as error:
             fail(BadInput(explain(error, schema)))
         except Exception as error:
-            fail(error)
+            full = None if isinstance(error, BadInput | Stopped) else disk_full(error)
+            fail(error if full is None else Stopped(f"Stopped: {sentence_of(full)}; free some space, then give the command again."))
 
     try:
         # Hydra wants all key=value together.
@@ -73,7 +74,7 @@ def command(
         check_arguments(sys.argv[1:], schema)
         try:
             hydra_main()
-        except (BadInput, NonFinite) as error:  # of a sweep's run, which has said so
+        except (BadInput, Stopped) as error:  # of a sweep's run, which has said so
             sys.exit(2 if isinstance(error, BadInput) else 1)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # of the command line, not of main
             if any(error is failure for failure in failures):
@@ -83,7 +84,7 @@ def command(
             raise failures[0]
     except BadInput as error:
         sys.exit(refuse(str(error)))
-    except NonFinite as error:
+    except Stopped as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

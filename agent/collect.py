@@ -159,10 +159,22 @@ class Collector:
         """Bring the environments back by playing the running games' actions again (SeededEpisodes).
 
         Returns False if they do not come out where they stood (an environment that its seed does not
-        decide); then the running episodes are cut in the replay, and new ones begin.
+        decide); then the running episodes are cut in the replay, and new ones begin. Raises ValueError, KeyError,
+        TypeError if that is not what `state_dict` gave.
         """
         player = self.player
         positions = [tuple(position) for position in rest["positions"]]
+        own, _ = self.state_dict()
+        told = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        if told != {name: (tensor.shape, tensor.dtype) for name, tensor in own.items()}:
+            raise ValueError("the players' tensors are of other shapes or types")
+        choices = self.agent.spaces.actions
+        for began, episode, actions in positions:
+            if type(began) is not int or type(episode) is not int or not 0 <= began <= episode or len(positions) != len(player.done):
+                raise ValueError("the environments' positions are of another kind")
+            for action in actions:
+                if len(action) != len(choices) or not all(type(a) is int and 0 <= a < n for a, n in zip(action, choices, strict=True)):
+                    raise ValueError(f"an action of the running episodes is {action}")
         player.envs.set_attr("resume_from", positions)
         observations, _ = player.envs.reset()
         player.frames = to_frames(observations)

@@ -17,6 +17,9 @@ from envs.errors import BadInput
 from envs.vector import EnvConfig
 
 
+DAMAGED = ("stop", "previous")
+
+
 @dataclass
 class PartConfig(OptimizerConfig):
     """How one of the three networks is trained.
@@ -80,6 +83,7 @@ class TrainConfig:
     final_episodes:   of the evaluation after the last epoch; null: evaluation.episodes
     checkpoint_every: epochs
     keep:             checkpoints that stay, besides the best
+    damaged:          what resuming does if the newest checkpoint is damaged: "stop", or go on from the "previous" whole one
     logger:           one of tensorboard, csv, wandb, or a list of them
     deterministic:    whether two runs of a seed are equal to the bit on the same machine; some operations are slower on a GPU
     """
@@ -105,12 +109,15 @@ class TrainConfig:
     final_episodes: int | None = None
     checkpoint_every: int = 1
     keep: int = 2
+    damaged: str = "stop"
     logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
     deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise BadInput(f"precision={self.precision} is not known; choose one of {', '.join(PRECISIONS)}.")
+        if self.damaged not in DAMAGED:
+            raise BadInput(f"damaged={self.damaged} is not known; choose one of {', '.join(DAMAGED)}.")
         if isinstance(self.logger, str):
             self.logger = [self.logger]
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from agent.execution import WARM_UP, Execution, autocast, captured, casts_keep_gradients, check_mode, compiled
 from agent.segment import Segment
+from envs.errors import Stopped
 
 
-class NonFinite(RuntimeError):
+class NonFinite(Stopped):
     """A loss or a gradient is infinite or not a number.
 
     ago: how many updates lie between that one and the latest
@@ -132,9 +133,14 @@ class Learner:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`, for the same parameters; what is not in `state` starts anew.
 
-        Tensors that are there already keep their place, which a CUDA graph has recorded.
+        Tensors that are there already keep their place, which a CUDA graph has recorded. Raises ValueError if they are of
+        other shapes or types.
         """
         for p, name in self.names.items():
+            for key, shape in (("step", torch.Size()), ("exp_avg", p.shape), ("exp_avg_sq", p.shape)):
+                saved = state.get(f"{name}.{key}")
+                if saved is not None and (saved.shape != shape or not saved.is_floating_point()):
+                    raise ValueError(f"{name}.{key} is {list(saved.shape)} of {saved.dtype}, and the parameter {list(p.shape)}")
             own = self.optimizer.state[p]
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 saved = state.get(f"{name}.{key}")

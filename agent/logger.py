@@ -8,9 +8,15 @@ renamed onto it. A row is on disk as soon as its first number is known, and comp
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
+import itertools
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,10 +24,13 @@ from typing import Any, Protocol
 import imageio.v2 as imageio
 import numpy as np
 
+from agent import files
+from agent.files import naming
 from agent.pictures import gif
 from envs.errors import BadInput
 
 KINDS = ("tensorboard", "csv", "wandb")
+MOST = 64 * 2**20  # bytes of a metrics.csv that is read: a hundred thousand epochs
 
 
 class _Writer(Protocol):
@@ -86,21 +95,39 @@ def make_logger(
 
 
 class _TensorBoard:
-    def __init__(self, run: Path, config: Mapping[str, Any], resume_epoch: int, resume_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not everybody's choice
+    """An events file, as SummaryWriter writes it, but in this thread and at once: a full disk is met where it is met."""
 
-        # TensorBoard hides the events of earlier processes from purge_step on.
+    def __init__(self, run: Path, config: Mapping[str, Any], resume_epoch: int, resume_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import summary  # slow to import, and not everybody's choice
+
+        self.event, self.summary = Event, summary
+        folder, now = run / "tensorboard", int(time.time())
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count():  # runs of one process may begin in the same second
+            self.path = folder / f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
+            with contextlib.suppress(FileExistsError):
+                self.file = open(self.path, "xb", buffering=0)  # nothing waits, nothing is left to fail at the end
+                break
+        self.records = RecordWriter(self.file)
+        # TensorBoard hides the events of earlier processes from this step on.
         purge_step = resume_step + 1 if resume_epoch else 0
-        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=purge_step)
+        self._write(purge_step, file_version="brain.Event:2")
+        self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
         text = json.dumps(config, indent=2, default=str)
-        self.writer.add_text("config", f"```\n{text}\n```", resume_step)
+        self._write(resume_step, summary=summary.text("config", f"```\n{text}\n```"))
+
+    def _write(self, step: int, **what: Any) -> None:
+        with naming(self.path):
+            self.records.write(self.event(wall_time=time.time(), step=int(step), **what).SerializeToString())
 
     def log(self, metrics: Mapping[str, float], step: int, epoch: int) -> None:
         for name, value in {**metrics, "epoch": epoch}.items():
-            self.writer.add_scalar(name, value, step)
+            self._write(step, summary=self.summary.scalar(name, value))
 
     def image(self, name: str, array: np.ndarray, step: int) -> None:
-        self.writer.add_image(name, array, step, dataformats="HWC")
+        self._write(step, summary=self.summary.image(name, array, dataformats="HWC"))
 
     def video(self, name: str, path: Path, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -114,13 +141,13 @@ class _TensorBoard:
                 fps = reader.get_meta_data()["fps"]
                 data = gif(np.stack([np.asarray(frame) for frame in reader]), fps)
         picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
-        self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]), step)
+        self._write(step, summary=Summary(value=[Summary.Value(tag=name, image=picture)]))
 
     def flush(self) -> None:
-        self.writer.flush()
+        """Nothing waits."""
 
     def close(self) -> None:
-        self.writer.close()
+        self.file.close()
 
 
 class _Csv:
@@ -141,7 +168,7 @@ class _Csv:
             self.columns += new
             self._rewrite([row for row in read_metrics(self.path) if (row["epoch"], row["step"]) != (epoch, step)])
             return
-        with open(self.path, "r+b") as file:
+        with naming(self.path), open(self.path, "r+b") as file:
             file.seek(self.start)
             file.write(self._lines([self.row]))
             file.truncate()
@@ -150,9 +177,7 @@ class _Csv:
         """Write the file anew: the header, earlier rows, the current row."""
         text = ",".join(self.columns).encode() + b"\n" + self._lines(earlier)
         self.start = len(text)  # where the current row starts
-        beside = self.path.with_name(f".writing-{self.path.name}")
-        beside.write_bytes(text + (self._lines([self.row]) if self.row else b""))
-        os.replace(beside, self.path)
+        files.write(self.path, text + (self._lines([self.row]) if self.row else b""))
 
     def _lines(self, rows: list[dict[str, float]]) -> bytes:
         # Nine digits are exact for float32; epoch and step are whole.
@@ -183,12 +208,14 @@ class _WandB:
             ) from error
         self.wandb = wandb
         # The identifier stays with the run, so that a resumed run goes on in the same curves.
-        identifier = run / "wandb_id.txt"
-        if not identifier.exists():
-            identifier.write_text(os.urandom(4).hex() + "\n")
+        path = run / "wandb_id.txt"
+        if not path.exists():
+            files.write(path, (os.urandom(4).hex() + "\n").encode())
+        identifier = files.read(path, run, most=100).decode("ascii", errors="replace").strip()
+        if not re.fullmatch(r"\w{1,64}", identifier, re.ASCII):
+            raise BadInput(f"{path} holds {identifier!r}, which names no run of Weights & Biases; take it away.")
         self.run = wandb.init(
-            project="deltadream", name=run.name, id=identifier.read_text().strip(), resume="allow",
-            dir=str(run), config=dict(config),
+            project="deltadream", name=run.name, id=identifier, resume="allow", dir=str(run), config=dict(config),
         )
         # Ours is the x-axis: W&B's own counter cannot go back to where a resumed run starts.
         self.run.define_metric("*", step_metric="step")
@@ -217,14 +244,21 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv, in order: {"epoch": int, "step": int, metric: float, ...}.
 
     A metric without a value is left out of its row. No file, no rows; a row that a crash cut
-    short is passed over.
+    short is passed over. Raises BadInput if the file is no log of ours.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-    if lines and lines[0][:2] != ["epoch", "step"]:
-        raise BadInput(f"{path} is not a log of ours: its first columns must be epoch and step; move it away.")
+    try:
+        text = files.read(path, path.parent, MOST).decode("utf-8", errors="replace")
+    except files.Unfit as error:
+        raise BadInput(f"{path} {error}; move it away.") from error
+    foreign = BadInput(f"{path} is not a log of ours: its first columns must be epoch and step; move it away.")
+    try:
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error as error:  # a field without end
+        raise foreign from error
+    if text and (not lines or lines[0][:2] != ["epoch", "step"]):
+        raise foreign
     rows = []
     for line in lines[1:]:
         try:
@@ -260,7 +294,9 @@ def plot_curves(run: Path) -> Path:
         axes.set(title=title, xlabel="environment steps" if x == "step" else "epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    figure.savefig(run / "curves.png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    files.write(run / "curves.png", picture.getvalue())
     return run / "curves.png"
 
 

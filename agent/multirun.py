@@ -12,13 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from agent import checkpoint
 from agent.checks import flatten
 from agent.config import TrainConfig
+from agent.files import check_inside
 from agent.run import claim, clear, train
-from agent.saved import MAY_CHANGE, config_from_state
+from agent.saved import MAY_CHANGE, config_from_state, load_whole
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 
 # What says where and how a run is computed, and not what comes out of it.
-NOT_IN_THE_NAME = ("experiment", "sweep", "device", "logger", "keep", "checkpoint_every", "env.parallel", "evaluation.parallel")
+NOT_IN_THE_NAME = ("experiment", "sweep", "device", "logger", "keep", "damaged", "checkpoint_every", "env.parallel", "evaluation.parallel")
 ONE_FOLDER = "run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>."
 LONGEST = 200  # characters of a folder's name
 
@@ -45,6 +46,7 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
         raise BadInput(ONE_FOLDER)
     folder = Path(config.sweep) / config.experiment / name_of(overrides)
     folder.mkdir(parents=True, exist_ok=True)
+    check_inside(folder)
     with claim(folder):
         if checkpoint.newest(folder) is None:
             # What a run leaves that stopped before its first checkpoint: nothing was learned, it starts again.
@@ -52,14 +54,14 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
             config.run = str(folder)
             train(config, overrides)
             return
-        saved = checkpoint.load(folder, only=())
+        saved = load_whole(folder, lambda state: config.damaged, only=())
         check_same(folder, config_from_state(saved.state), config)
         if saved.epoch >= config.epochs and not saved.paused:
             print(f"{folder} has all its {saved.epoch} epochs: left as it is.")
             return
         config.resume = str(folder)
         # What the experiment says and the command line may not: how far to go, and a module that the user named there.
-        train(config, [*overrides, f"epochs={config.epochs}", f"env.id={config.env.id}"])
+        train(config, [*overrides, f"epochs={config.epochs}", f"env.id={config.env.id}", f"damaged={config.damaged}"])
 
 
 def check_same(folder: Path, saved: TrainConfig, now: TrainConfig) -> None:

@@ -7,8 +7,12 @@ knows of models. Enlarging repeats pixels, so that what is shown is what the age
 from __future__ import annotations
 
 import colorsys
+import contextlib
+import errno
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +21,7 @@ import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from agent import files
 from envs.errors import BadInput
 from envs.images import is_picture
 
@@ -196,16 +201,57 @@ def write_video(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: floa
         raise BadInput(f"{path} does not end in .mp4 or .gif; choose one of these two formats by the file's name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
-        path.write_bytes(gif(np.stack(list(frames)), fps))
+        files.write(path, gif(np.stack(list(frames)), fps))
         return
     frames = _checked(frames) if isinstance(frames, np.ndarray) else frames
-    # faststart puts the index first, so that a browser plays while it loads
-    with imageio.get_writer(
-        path, format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p", quality=8,
-        macro_block_size=1, output_params=["-movflags", "+faststart"],
-    ) as writer:
+    beside = path.with_name(f".writing-{path.name}")
+    beside.unlink(missing_ok=True)  # ffmpeg would follow a link
+    # faststart puts the index first, so that a browser plays while it loads. What ffmpeg could not do, we say.
+    writer = imageio.get_writer(
+        beside, format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p", quality=8,
+        macro_block_size=1, output_params=["-movflags", "+faststart"], ffmpeg_log_level="quiet",
+    )
+    try:
         for frame in frames:
-            writer.append_data(np.pad(frame, ((0, len(frame) % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge"))
+            padded = np.pad(frame, ((0, len(frame) % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+            with _failing_as(path):
+                writer.append_data(padded)
+        with _failing_as(path):
+            writer.close()
+            if not is_whole_mp4(beside):
+                raise OSError
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            writer.close()
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _failing_as(path: Path) -> Iterator[None]:
+    """ffmpeg, another process, does not say why it could not write: the error is a full disk's where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        files.check_room(path)
+        raise OSError(errno.EIO, "ffmpeg could not write it", str(path)) from error
+
+
+def is_whole_mp4(path: Path) -> bool:
+    """Whether the boxes of an MP4 fill the file, and one of them is the index."""
+    names, size = [], path.stat().st_size if path.exists() else 0
+    at = 0
+    with open(path, "rb") if size else io.BytesIO() as file:
+        while at + 8 <= size:
+            file.seek(at)
+            length, name = struct.unpack(">I4s", file.read(8))
+            if length == 1:  # then it is a long one
+                length = int.from_bytes(file.read(8), "big")
+            if length < 8:
+                return False
+            names.append(name)
+            at += length
+    return at == size and b"moov" in names
 
 
 def gif(frames: np.ndarray, fps: float) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from agent.agent import sketch_agent
 from agent.config import TrainConfig
 from agent.nets.heads import TwoHot
 from agent.parts import steps_to_collect
 from agent.pictures import strip, to_rgb
 from agent.replay import Replay
-from agent.run import sketch_agent
 from envs.errors import BadInput
 from envs.preflight import Trial
 from envs.spaces import Spaces
@@ -71,7 +71,7 @@ def problems(config: TrainConfig, trial: Trial, spaces: Spaces) -> list[str]:
             f"Rewards of size {sizes[0]:.4g} to {sizes[-1]:.4g} will all count as 1: agent.dynamics.reward=two_hot tells them apart."
         )
     for check in (
-        lambda: sketch_agent(config, spaces),
+        lambda: sketch_agent(config.agent, spaces),
         lambda: Replay.check_fits(config.replay, config.collect.num_envs, spaces),
     ):
         try:

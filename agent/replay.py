@@ -8,6 +8,8 @@ running episode: its newest row, whose next frame is still to come, counts as th
 
 from __future__ import annotations
 
+import ctypes
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
 from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
+from agent.files import FULL
 from agent.segment import Segment
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -64,6 +67,24 @@ class EpisodeTable:
         self.vector_steps = 0  # ever added
         self.columns = {name: np.zeros(0, np.int64) for name in ("env", "start", "stop")}
         self.columns |= {name: np.zeros(0, bool) for name in ("terminated", "truncated", "closed")}
+
+    def load(self, vector_steps: int, columns: dict[str, NDArray]) -> None:
+        """Take over what another table held. Raises ValueError if no table of this size can have held it."""
+        names, own = ({name for name in table if not name.startswith("drawn/")} for table in (columns, self.columns))
+        lengths = {column.shape for column in columns.values()}
+        if names != own or len(lengths) != 1 or len(*lengths) != 1 or type(vector_steps) is not int or vector_steps < 0:
+            raise ValueError("the table of episodes has other columns")
+        if any(column.dtype != self.columns.get(name, self.columns["env"]).dtype for name, column in columns.items()):
+            raise ValueError("the table of episodes has columns of other types")
+        env, start, stop = columns["env"], columns["start"], columns["stop"]
+        running = env[~columns["closed"]]
+        if (
+            not np.all((0 <= env) & (env < self.num_envs) & (0 <= start) & (start <= stop) & (stop <= vector_steps))
+            or any(np.any(column < 0) for name, column in columns.items() if name not in names)
+            or len(np.unique(running)) != len(running)
+        ):
+            raise ValueError("the table of episodes names rows that there cannot be")
+        self.vector_steps, self.columns = vector_steps, columns
 
     @property
     def oldest(self) -> int:
@@ -115,6 +136,32 @@ class Draw(NamedTuple):
     rows: Tensor
     info: dict[str, Tensor]
     length: int
+
+
+def check_rows(rows: dict[str, Tensor], num_envs: int, spaces: Spaces) -> None:
+    """Raises ValueError if these cannot be `Replay.rows` of environments with such spaces."""
+    expected = {
+        "frames": (torch.uint8, spaces.frame_shape), "actions": (torch.int64, (len(spaces.actions),)), "rewards": (torch.float32, ())
+    }  # fmt: skip
+    steps = len(rows["rewards"])
+    for name, (dtype, shape) in expected.items():
+        if rows[name].shape != (steps, num_envs, *shape) or rows[name].dtype != dtype:
+            raise ValueError(f"rows have {name} {list(rows[name].shape)} of {rows[name].dtype}")
+    if not bool(((0 <= rows["actions"]) & (rows["actions"] < torch.tensor(spaces.actions))).all()):
+        raise ValueError("rows have actions that nobody can choose")
+
+
+def reserve(folder: Path) -> None:
+    """Takes the disk space of the files in a folder, which so far have a size only. Raises OSError if it is not there.
+
+    Where a page of a memory map finds no room, the system ends the process by a signal, without a word. File systems that
+    cannot do it at once are left alone.
+    """
+    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None) if os.name == "posix" else None
+    for path in folder.rglob("*.memmap") if fallocate else ():
+        with open(path, "r+b") as file:
+            if fallocate(file.fileno(), 0, ctypes.c_int64(0), ctypes.c_int64(path.stat().st_size)) and ctypes.get_errno() in FULL:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
 
 
 class EpisodeSampler(Sampler):
@@ -208,6 +255,14 @@ class Replay:
         # the process ends. (torchrl's automatic cleanup replaces the signal handlers.)
         with tempfile.TemporaryDirectory(dir=scratch_dir, ignore_cleanup_errors=True) as folder:
             self._allocate(LazyMemmapStorage(size, scratch_dir=folder, auto_cleanup=False))
+            try:
+                reserve(Path(folder))
+            except OSError as error:
+                raise BadInput(
+                    f"replay.capacity={config.capacity} needs {self.bytes_needed(config, num_envs, spaces) / 1e9:.2f} GB of disk in "
+                    f"{scratch_dir or tempfile.gettempdir()}, which could not be taken ({error.strerror}); lower replay.capacity "
+                    "or free some space."
+                ) from error
 
     def _allocate(self, storage: Storage) -> None:
         """A lazy storage allocates at its first rows; give it some now and take them back."""
@@ -369,15 +424,14 @@ class Replay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; then `load_rows`. BadInput if the capacity was another."""
+        """Take over a state; then `load_rows`. BadInput if the capacity was another, and other errors if it is no such state."""
         ring = [self.table.ring_steps, self.num_envs]
         if list(state["ring"]) != ring:
             raise BadInput(
                 f"The saved replay holds {state['ring']} rows (vector steps, environments), this "
                 f"one {ring}; resume with the capacity and the environments it was saved with."
             )
-        self.table.vector_steps = int(state["vector_steps"])
-        self.table.columns = {name: np.array(v) for name, v in state["episodes"].items()}
+        self.table.load(state["vector_steps"], {name: np.array(v) for name, v in state["episodes"].items()})
         self.steps_added = int(state["steps_added"])
         self.sampler.load_state_dict(state["rng"])
         self._written = self.table.oldest

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from agent import files
 from agent.config import TrainConfig
 from agent.evaluation import Evaluation, EvaluationConfig
 from envs.errors import BadInput
@@ -47,12 +48,14 @@ def describe_evaluation(
 
 
 def write_result(path: Path, about: dict[str, Any], result: Evaluation) -> None:
-    """Writes a result as JSON. Raises BadInput if it cannot be written."""
+    """Writes a result as JSON. Raises BadInput if it cannot be written, and the OSError of a full disk."""
     content = {**about, **result.summary(), "returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
+        files.write(path, (json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
+        if files.disk_full(error):
+            raise
         raise BadInput(f"output={path} cannot be written ({error.strerror}); give another output=<file>.") from error
 
 

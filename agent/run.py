@@ -21,18 +21,19 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from agent import checkpoint
-from agent.agent import Agent
+from agent import checkpoint, files
+from agent.agent import Agent, sketch_agent
 from agent.checks import check_config, check_space, pick_device
 from agent.config import TrainConfig
 from agent.execution import Execution, be_deterministic, choose_execution
+from agent.files import disk_full, sentence_of
 from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_updates
 from agent.saved import check_spaces, load_run, spaces_from_state
 from agent.stopping import AGAIN, Pause, stoppable
 from agent.trainer import Trainer
-from envs.errors import BadInput
+from envs.errors import BadInput, Stopped
 from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
@@ -62,7 +63,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
             f"With env.evaluation_kwargs the environment has {other}, and without {spaces}; "
             "both must be the same: take out what changes them."
         )
-    sketch = sketch_agent(config, spaces)
+    sketch = sketch_agent(config.agent, spaces)
     wanted = saved.run if saved else run_folder(config)
     costs = count_costs(sketch, config)
     execution = choose_execution(config.learner.mode, config.precision, device, total_flop(costs, config))
@@ -126,12 +127,14 @@ def run(
         how = "Saved and stopped" if isinstance(end, Pause) else "Interrupted"
         print(f"{how} in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise (KeyboardInterrupt if stop.asked == signal.SIGINT else SystemExit(AGAIN)) from end
-    except Exception:  # an environment's own, say
+    except Exception as error:  # an environment's own, say
+        if (full := disk_full(error)) is not None:
+            raise Stopped(f"Stopped in epoch {trainer.epoch}: {sentence_of(full)}; free some space: {last_checkpoint(folder)}.") from error
         print(f"Stopped in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
     finally:
-        trainer.logger.close()
-        with contextlib.suppress(OSError):  # where nothing was written, nothing is left
+        with contextlib.suppress(OSError):  # a full disk, which has been told of; or nothing was written, and nothing is left
+            trainer.logger.close()
             (folder / "replay").rmdir()
 
 
@@ -148,6 +151,8 @@ def claim(folder: Path) -> Iterator[None]:
         raise BadInput(
             f"In {folder} another process trains already; let it finish or stop it, or choose another folder."
         ) from error
+    except OSError as error:  # a folder of that name, say
+        raise BadInput(f"{folder / LOCK} cannot be locked ({error.strerror or error}); take it away, or choose another folder.") from error
     try:
         yield
     finally:
@@ -172,15 +177,6 @@ def spaces_of(env_config: EnvConfig, seed: int) -> Spaces:
     env = make_single(env_config, seed)
     env.close()
     return Spaces.of(env)
-
-
-def sketch_agent(config: TrainConfig, spaces: Spaces) -> Agent:
-    """The agent without its weights' memory. Raises BadInput if its sizes do not fit together."""
-    try:
-        with torch.device("meta"):
-            return Agent(config.agent, spaces)
-    except (RuntimeError, TypeError) as error:  # numbers that torch cannot count with
-        raise BadInput(f"No network can be made of these sizes ({str(error).splitlines()[0]}); lower them.") from error
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -210,7 +206,7 @@ def make_folder(wanted: Path, unique: bool) -> Path:
 
 def describe(folder: Path, config: TrainConfig) -> None:
     """What a person who finds the folder wants to know."""
-    OmegaConf.save(OmegaConf.structured(config), folder / "config.yaml")
+    files.write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
     packages = ["deltadream", "torch", "numpy", "gymnasium", "crafter", "ale-py", "tensordict", "torchrl"]
     lines = [
         f"A run of deltadream, experiment={config.experiment}, seed={config.seed}.",
@@ -223,7 +219,7 @@ def describe(folder: Path, config: TrainConfig) -> None:
         "Command: " + " ".join(sys.argv),
         "",
     ]
-    (folder / "README.txt").write_text("\n".join(lines))
+    files.write(folder / "README.txt", "\n".join(lines).encode())
 
 
 def schedule(config: TrainConfig) -> str:

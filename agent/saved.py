@@ -2,59 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import operator
+import reprlib
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from agent import checkpoint
-from agent.agent import Agent
+from agent.agent import Agent, AgentConfig, sketch_agent
+from agent.checks import check_values, flatten
 from agent.cli import CONFIGS
 from agent.config import TrainConfig, merged
+from agent.files import check_inside
+from agent.logger import read_metrics
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from envs.vector import EnvConfig
 
 MAY_CHANGE = (
     "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "final_episodes",
-    "checkpoint_every", "keep", "logger",
+    "checkpoint_every", "keep", "damaged", "logger",
 )  # fmt: skip
+
+MOST_SETTINGS = 10_000  # of a configuration; ours have some two hundred
+MOST_OF_A_SPACE = 2**16  # channels, pixels of a side, choices of an action's factor
 
 
 def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint, TrainConfig]:
     """A run to go on with: its checkpoint, and its configuration with the command line's changes."""
     if not path:
         raise BadInput("resume= was given without a value; give a run's folder, or a checkpoint's.")
-    saved = checkpoint.load(Path(path))
-    config = resumed_config(config_from_state(saved.state), overrides)
+
+    def config_of(state: dict[str, Any]) -> TrainConfig:
+        return resumed_config(config_from_state(state), overrides)
+
+    saved = load_whole(Path(path), lambda state: config_of(state).damaged)
+    check_inside(saved.run)
+    config = config_of(saved.state)
+    check_networks(config.agent, spaces_from_state(saved.state), saved)
+    if "csv" in config.logger:
+        read_metrics(saved.run / "metrics.csv")  # what is refused later has been written to by then
     check_trusted(config.env, named_environment(overrides))
     if saved.epoch >= config.epochs and not saved.paused:  # else its last evaluation is still to come
         raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")
     return saved, config
 
 
+def load_whole(
+    path: Path, choice: Callable[[dict[str, Any]], str], only: Collection[str] | None = None
+) -> checkpoint.Checkpoint:
+    """The checkpoint that `path` means; if it is damaged and so chosen, the newest whole one before it, saying so.
+
+    choice: a checkpoint's state -> "stop" or "previous" (TrainConfig.damaged); then replay rows are verified too
+    only:   as `checkpoint.load`
+
+    Raises BadInput: by choice, naming the damaged file and the checkpoint before it, or because none is whole.
+    """
+    damaged: list[tuple[checkpoint.Damaged, Path]] = []
+    for folder in checkpoint.candidates(path):
+        try:
+            saved = checkpoint.load_exactly(folder, only)
+            chosen = choice(saved.state)
+            if chosen == "previous":
+                checkpoint.check_rows(saved)
+        except checkpoint.Damaged as error:
+            damaged.append((error, folder))
+            continue
+        if damaged and chosen != "previous":
+            raise checkpoint.advised(*damaged[0], " (damaged=previous does so)")
+        for error, _ in damaged:
+            print(f"{error.path} {error.what}; that checkpoint is passed over.")
+        if damaged:
+            print(f"The newest whole checkpoint is {saved.folder}.")
+        return saved
+    first = damaged[0][0]
+    raise checkpoint.Damaged(first.path, first.what, "restore it from a copy: no other checkpoint of the run is whole")
+
+
 def config_from_state(state: dict[str, Any]) -> TrainConfig:
-    """The configuration that a checkpoint was saved with. Raises BadInput if it is of another version."""
+    """The configuration that a checkpoint was saved with. Raises BadInput if it is of another version, or none of ours."""
     try:
-        return OmegaConf.to_object(merged(TrainConfig, state["config"]))  # type: ignore[return-value]
-    except (OmegaConfBaseException, KeyError) as error:
+        check_plain(state["config"])
+        config = OmegaConf.to_object(merged(TrainConfig, state["config"]))
+    except (OmegaConfBaseException, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split("\n")[0].split()).rstrip(".")
         raise BadInput(
-            f"The checkpoint's configuration is not one of this version ({str(error).splitlines()[0]}); "
-            "use the version that wrote it."
+            f"The checkpoint's configuration is not one of this version ({reason}); use the version that wrote it."
         ) from error
+    check_values(config)
+    return config  # type: ignore[return-value]
+
+
+def check_plain(config: Any) -> None:
+    """Raises ValueError if a saved configuration holds what stands for something else, or far more than one of ours."""
+    waiting, seen = [config], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen > MOST_SETTINGS:
+            raise ValueError(f"it has more than {MOST_SETTINGS:,} settings")
+        if isinstance(value, str) and "${" in value:
+            raise ValueError(f"it holds {reprlib.repr(value)}, which stands for something else")
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
 
 
 def spaces_from_state(state: dict[str, Any]) -> Spaces:
-    """The spaces that a checkpoint's agent was made for. Raises BadInput if it is of another version."""
+    """The spaces that a checkpoint's agent was made for. Raises BadInput if it is of another version, or none of ours."""
     try:
         saved = state["spaces"]
-        return Spaces(saved["channels"], saved["size"], tuple(saved["actions"]))
-    except (KeyError, TypeError) as error:
+        spaces = Spaces(saved["channels"], saved["size"], tuple(saved["actions"]))
+        numbers = (spaces.channels, spaces.size, *spaces.actions)
+        if not spaces.actions or not all(type(n) is int and 1 <= n <= MOST_OF_A_SPACE for n in numbers):
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
         raise BadInput("The checkpoint does not say what its agent sees and does; use the version that wrote it.") from error
+    return spaces
+
+
+def steps_of(saved: checkpoint.Checkpoint) -> int:
+    """Environment steps that the agent had seen. Raises BadInput if the checkpoint does not say it."""
+    try:
+        return operator.index(saved.state["replay"]["steps_added"])
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"{saved.folder} does not say how many steps its agent has seen; use the version that wrote it.") from error
+
+
+def check_networks(config: AgentConfig, spaces: Spaces, saved: checkpoint.Checkpoint) -> None:
+    """Raises BadInput if a checkpoint's networks are not those of its configuration, before memory is taken for them.
+
+    So the files that are there bound what is made, and not the sizes that they declare.
+    """
+    tensors = saved.tensors.get("agent", {})
+    loops: dict[str, int] = {}  # part -> how often Python goes round for it: each layer, block and stage has a tensor or more
+    for key, value in flatten(dataclasses.asdict(config)).items():
+        part, _, name = key.rpartition(".")
+        count = len(value) if isinstance(value, list) else value if name in ("layers", "blocks", "codebooks") else 1
+        loops[part] = loops.get(part, 1) * max(1, count)
+    if max(loops.values()) > len(tensors):
+        part = max(loops, key=loops.__getitem__)
+        raise BadInput(f"{saved.folder} holds {len(tensors)} tensors, fewer than its agent.{part} has; use the version that wrote it.")
+    sketch = sketch_agent(config, spaces)
+    expected = {name: (t.shape, t.dtype) for name, t in sketch.state_dict().items()}
+    if expected != {name: (t.shape, t.dtype) for name, t in tensors.items()}:
+        raise BadInput(f"{saved.folder} holds networks of another version; use the one that wrote it.")
+    needed = sum(t.numel() * t.element_size() for t in (*sketch.parameters(), *sketch.buffers()))
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise BadInput(f"The agent of {saved.folder} needs {needed / 1e9:.2f} GB of memory, and only {free / 1e9:.2f} GB are free; free some.")
 
 
 def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
@@ -157,9 +261,8 @@ def load_networks(
     """As `load_agent`, for what needs no environment: nothing but the networks is trusted or asked for."""
     saved = checkpoint.load(Path(path), only=["agent"])
     config = config_from_state(saved.state)
-    agent = Agent(config.agent, spaces_from_state(saved.state))
-    try:
-        agent.load_state_dict(saved.tensors["agent"])
-    except RuntimeError as error:
-        raise BadInput(f"{saved.folder} holds networks of another version; use the one that wrote it.") from error
+    spaces = spaces_from_state(saved.state)
+    check_networks(config.agent, spaces, saved)
+    agent = Agent(config.agent, spaces)
+    agent.load_state_dict(saved.tensors["agent"])
     return agent.eval().to(device), config, saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from agent import checkpoint
-from agent.replay import EpisodeTable
+from agent.replay import EpisodeTable, check_rows
+from agent.saved import spaces_from_state
 from agent.segment import Segment, untold
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -54,10 +56,12 @@ def of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Starts:
     if where not in WHERE:
         raise BadInput(f"starts={where!r} was given; give one of {', '.join(WHERE)}, or frames.")
     saved = checkpoint.load(saved.folder, only=["replay"], rows=True)
-    ring_steps, num_envs = saved.state["replay"]["ring"]
-    table = EpisodeTable(num_envs, ring_steps)
-    table.vector_steps = saved.state["replay"]["vector_steps"]
-    table.columns = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
+    try:
+        ring_steps, num_envs = map(operator.index, saved.state["replay"]["ring"])
+        table = EpisodeTable(num_envs, ring_steps)
+        table.load(saved.state["replay"]["vector_steps"], {name: column.numpy() for name, column in saved.tensors["replay"].items()})
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{saved.folder} describes no replay of ours ({error}); use the version that wrote it.") from error
 
     parts: list[dict[str, Tensor]] = []
     oldest = table.vector_steps
@@ -66,7 +70,12 @@ def of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Starts:
         oldest = chunk.first
         if (table.vector_steps - oldest) * num_envs >= NEWEST_ROWS:
             break
-    places = places_of(table, oldest, where)
+    try:
+        for rows in parts:
+            check_rows(rows, num_envs, spaces_from_state(saved.state))
+        places = places_of(table, oldest, where)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadInput(f"{saved.folder} has no rows of ours ({error}); use the version that wrote it.") from error
     if not len(places):
         raise BadInput(f"The replay of {saved.run} holds no frame to start from; give starts=<frames>, or another run.")
     frames, actions = (torch.cat([part[name] for part in parts]) for name in ("frames", "actions"))

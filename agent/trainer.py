@@ -31,10 +31,11 @@ from agent.logger import Logger
 from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
-from agent.replay import Draw, Replay
+from agent.replay import Draw, Replay, check_rows
 from agent.results import describe_evaluation, result_path, write_result
 from agent.segment import Segment
 from agent.stopping import Pause
+from envs.errors import BadInput
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import make_vector
 
@@ -283,18 +284,32 @@ class Trainer:
         )
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
-        """Go on from a checkpoint of this run."""
+        """Go on from a checkpoint of this run. Raises BadInput if it is damaged, or not what `save` writes."""
+        try:
+            self._load(saved)
+        except BadInput:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
+            what = " ".join(str(error).split("\n")[0].split()).rstrip(".") or type(error).__name__
+            raise BadInput(f"{saved.folder} is no checkpoint of this version ({what}); use the version that wrote it.") from error
+
+    def _load(self, saved: checkpoint.Checkpoint) -> None:
         self.agent.load_state_dict(saved.tensors["agent"])
         for part, learner in self.learners.items():
             learner.load_state_dict(saved.tensors[f"{part}_optimizer"])
         episodes = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
         self.replay.load_state_dict(saved.state["replay"] | {"episodes": episodes})
         for chunk in saved.chunks:
-            self.replay.load_rows(chunk.first, checkpoint.read_rows(saved.run, chunk))
+            try:
+                rows = checkpoint.read_rows(saved.run, chunk)
+            except checkpoint.Damaged as error:
+                raise checkpoint.advised(error, saved.folder, " (damaged=previous does so)") from error
+            check_rows(rows, self.replay.num_envs, self.agent.spaces)
+            self.replay.load_rows(chunk.first, rows)
         self.chunks = saved.chunks
         if not self.collector.load_state_dict(saved.tensors["collector"], saved.state["collector"]):
             tqdm.write("The environments did not come back as they were; their running episodes count as truncated.")
-        self.epoch, self.best = saved.epoch, saved.state["best"]
+        self.epoch, self.best = saved.epoch, {name: saved.state["best"][name] for name in self.best}
         if "place" in saved.state:  # else the version that saved it stopped between epochs only
             self.place = Place.of(saved.state["place"])
         checkpoint.set_random_state(saved.tensors["random"], saved.state["random"])

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch._inductor.codecache import PyCodeCache
 
-from agent.agent import Agent
+from agent.agent import Agent, sketch_agent
 from agent.checks import check_config, pick_device
 from agent.cli import command
 from agent.collect import Collector
@@ -39,7 +39,7 @@ from agent.learner import Learner
 from agent.multirun import expand
 from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
-from agent.run import sketch_agent, spaces_of
+from agent.run import spaces_of
 from agent.segment import Segment
 from agent.starts import Starts
 from envs.dream import DreamVectorEnv
@@ -245,7 +245,7 @@ def executions(config: BenchmarkConfig, device: torch.device, chosen: Execution)
 def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     device = pick_device(config.device)
     spaces = spaces_of(config.env, config.seed)
-    costs = count_costs(sketch_agent(config, spaces), config)
+    costs = count_costs(sketch_agent(config.agent, spaces), config)
     total = total_flop(costs, config)
     chosen = choose_execution(config.learner.mode, config.precision, device, total)
     wanted = executions(config, device, chosen)
@@ -352,7 +352,7 @@ def record(config: BenchmarkConfig, spaces: Spaces) -> dict[str, list[Operation]
     """The operations of an update of each part, at full size, on the meta device."""
     recordings = {}
     for part in PARTS:
-        agent = sketch_agent(config, spaces)
+        agent = sketch_agent(config.agent, spaces)
         loss, segment = getattr(agent, f"{part}_loss"), noise(agent, config, part)
         with Recorder() as recorder:
             loss(segment)["loss"].backward()
@@ -363,7 +363,7 @@ def record(config: BenchmarkConfig, spaces: Spaces) -> dict[str, list[Operation]
 
 def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
     spaces = spaces_of(config.env, config.seed)
-    recordings, costs = record(config, spaces), count_costs(sketch_agent(config, spaces), config)
+    recordings, costs = record(config, spaces), count_costs(sketch_agent(config.agent, spaces), config)
     result: dict[str, Any] = {"experiment": config.experiment, "date": datetime.date.today().isoformat(), "cards": {}}
     print("Estimated milliseconds an update: eager / captured / captured and compiled. Nothing of this was measured.")
     for name, card in CARDS.items():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from agent.agent import Agent
+from agent.agent import Agent, sketch_agent
 from agent.checks import check_config, check_writable, pick_device
 from agent.cli import CONFIGS, command
 from agent.collect import Collector
@@ -28,7 +28,7 @@ from agent.parts import make_learner, schedule_of, synchronize, window
 from agent.progress import progress
 from agent.quantizers.quantizer import QuantizerConfig
 from agent.replay import Replay
-from agent.run import sketch_agent, spaces_of
+from agent.run import spaces_of
 from agent.segment import Segment
 from envs.errors import BadInput
 from envs.vector import make_vector
@@ -73,7 +73,7 @@ def main(config: CompareQuantizersConfig, overrides: list[str]) -> None:
     variants = {name: with_quantizer(config, name) for name in config.quantizers}
     for variant in variants.values():
         check_config(variant)
-        sketch_agent(variant, spaces)
+        sketch_agent(variant.agent, spaces)
     device = pick_device(config.device)
 
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}

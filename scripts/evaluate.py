@@ -7,11 +7,12 @@ from typing import Any
 from agent.checks import check_values, check_writable, pick_device
 from agent.cli import command
 from agent.evaluation import evaluate
+from agent.files import check_leads_nowhere
 from agent.previews import write_best_and_median
 from agent.progress import progress
 from agent.results import describe_evaluation, result_path, write_result
 from agent.run import spaces_of
-from agent.saved import changed_environment, check_spaces, load_agent, named_environment
+from agent.saved import changed_environment, check_spaces, load_agent, named_environment, steps_of
 from envs.errors import BadInput
 from envs.vector import EnvConfig
 
@@ -57,13 +58,15 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     check_spaces(agent.spaces, spaces_of(env.for_evaluation(), 0), env.name)
     given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel")}
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
+    steps = steps_of(saved)
     policy = "random" if config.random else "agent"
     output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, settings)
+    if not config.output:
+        check_leads_nowhere(output, saved.run)
     check_writable("output", output)
 
     with progress("evaluate", settings.episodes, "episode") as bar:
         result = evaluate(agent, trained.env, settings, bar.update, config.random)
-    steps = saved.state["replay"]["steps_added"]
     about = describe_evaluation(trained, settings, policy, saved.folder, saved.epoch, steps)
     print_table(about, result.summary())
     write_result(output, about, result)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cli import command
+from agent.files import check_leads_nowhere
 from agent.report.write import write_report
 from agent.report.runs import check_protocols, find_runs
 from envs.errors import BadInput
@@ -31,6 +32,8 @@ def main(config: ReportConfig, overrides: list[str]) -> None:
     if not config.mixed:
         check_protocols(runs)
     output = Path(config.output or Path(config.runs) / "report")
+    if not config.output:
+        check_leads_nowhere(output, Path(config.runs))
     print(write_report(runs, left_out, output))
     print(f"\nwritten to {output / 'report.md'}")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from gymnasium.envs.registration import registry
 
+from agent.agent import sketch_agent
 from agent.api import configure
-from agent.run import sketch_agent, spaces_of
+from agent.run import spaces_of
 from envs.catch import CatchEnv
 from tests.tiny import TINY, experiment
 
@@ -41,7 +42,7 @@ def test_other_environments(command: str, tmp_path, monkeypatch):
     module = config.env.id.rpartition(":")[0].partition(".")[0]
     if module not in ("", "my_module"):
         pytest.importorskip(module)
-    sketch_agent(config, spaces_of(config.env, 0))
+    sketch_agent(config.agent, spaces_of(config.env, 0))
     registry.pop("MyEnv-v0", None)
 
 

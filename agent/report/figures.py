@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent import files
 from envs.aggregates import Estimate
 from envs.scores import CRAFTER_ACHIEVEMENTS
 
@@ -34,8 +36,10 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(folder / f"{name}.png")
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        for kind, options in (("png", {}), ("svg", {"metadata": {"Date": None}})):
+            picture = io.BytesIO()
+            figure.savefig(picture, format=kind, **options)
+            files.write(folder / f"{name}.{kind}", picture.getvalue())
 
 
 def clean(axes: Axes) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from agent import files
 from agent.logger import read_metrics
 from envs.errors import BadInput
 from envs.scores import CRAFTER_ACHIEVEMENTS
@@ -48,8 +49,12 @@ FIELDS: dict[str, tuple[type, ...]] = {
 # Settings that name a run or its machine, or are compared as its protocol: they may differ between seeds.
 OWN_SETTINGS = (
     "experiment", "run", "resume", "sweep", "seed", "epochs", "env", "device", "precision", "learner",
-    "replay.storage", "evaluation", "final_episodes", "evaluate_every", "checkpoint_every", "keep", "logger",
+    "replay.storage", "evaluation", "final_episodes", "evaluate_every", "checkpoint_every", "keep", "damaged", "logger",
 )  # fmt: skip
+
+
+# Bytes that are read: ours have some kilobytes, and a hundred for each episode.
+MOST_CONFIG, MOST_EVALUATION = 2**18, 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,9 @@ def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
     def note(error: OSError) -> None:
         left_out.append(f"{error.filename}: left out ({error.strerror}).")
 
-    for place, below, files in os.walk(folder, onerror=note):
+    for place, below, names in os.walk(folder, onerror=note):
         below.sort()
-        if "config.yaml" not in files:
+        if "config.yaml" not in names:
             continue
         try:
             run = read_config(Path(place))
@@ -155,9 +160,21 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
+class PlainLoader(yaml.SafeLoader):
+    """YAML without tags of Python's and without aliases, by which a short file may stand for a huge one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to a part of itself")
+        return super().compose_node(parent, index)
+
+
 def read_config(folder: Path) -> Run:
     """The run as its config.yaml describes it. Raises ValueError and what reading and parsing raise."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    text = files.read(folder / "config.yaml", folder, MOST_CONFIG).decode("utf-8")
+    if "${" in text:
+        raise ValueError("it holds ${…}, which stands for something else")
+    config = yaml.load(text, PlainLoader)
     env = config.get("env") if isinstance(config, dict) else None
     if not isinstance(env, dict):
         raise ValueError("it has no env")
@@ -168,7 +185,7 @@ def read_config(folder: Path) -> Run:
         value = holder.get(name)
         if not isinstance(value, types) or isinstance(value, bool):
             raise ValueError(f"{name} is {reprlib.repr(value)}")
-    # Aliases let a short YAML file stand for a huge configuration; ours have some two hundred settings.
+    # Ours have some two hundred.
     settings = dict(islice(flat(config), 10_000))
     return Run(
         folder=folder,
@@ -220,7 +237,7 @@ def read_evaluation(path: Path, run: Run, policy: str) -> SavedEvaluation:
     def refuse(constant: str) -> None:
         raise ValueError(f"it holds {constant}, which is no JSON")
 
-    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    content = json.loads(files.read(path, run.folder, MOST_EVALUATION).decode("utf-8"), parse_constant=refuse)
     check_evaluation(content, run, policy)
     is_crafter = "crafter_score" in content
     return SavedEvaluation(

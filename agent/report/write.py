@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent import files
 from agent.report.missing import commands, missing, one_per_seed
 from agent.report.sections import Section, atari, crafter, learning_curves, other, protocol
 from agent.report.runs import Run
@@ -38,7 +40,7 @@ def write_report(runs: list[Run], left_out: list[str], output: Path) -> str:
         for section in sections:
             fill(section)
             text += [f"## {section.title}", *section.parts]
-        (output / "report.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+        files.write(output / "report.md", ("\n\n".join(text) + "\n").encode())
         rows = [run_row(run) for section in sections for run in section.runs]
         write_csv(output / "report.csv", RUN_COLUMNS, rows)
         numbers = [row for section in sections for row in section.numbers]
@@ -96,5 +98,6 @@ def run_row(run: Run) -> list[Any]:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    files.write(path, text.getvalue().encode())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from agent.policies.lstm import CnnLstmPolicyConfig, CodeLstmPolicyConfig
 from agent.policies.policy import PolicyConfig
 from agent.policies.vit import VitPolicyConfig
 from agent.quantizers.quantizer import QuantizerConfig
+from agent.run import train
 from agent.segment import Segment
 from agent.tokenizers.delta import DeltaTokenizerConfig
 from agent.tokenizers.frame import FrameTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig
 from agent.world_models.frame import FrameDynamicsConfig
 from envs.spaces import Spaces
+from tests.tiny import tiny
 
 ACTIONS, SIZE = 4, 16
 SPACES = Spaces(channels=3, size=SIZE, actions=(ACTIONS, ACTIONS))
@@ -82,3 +85,14 @@ def random_segment(batch: int, steps: int, size: int = SIZE, actions: int = ACTI
 def agent() -> Agent:
     torch.manual_seed(0)
     return Agent(small_config(), SPACES)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A run of three epochs with all its checkpoints. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.trainer.Trainer.show", lambda *_: None)
+        patch.setattr("agent.run.report", lambda *_: None)
+        train(tiny(f"run={folder}", "epochs=3", "keep=3", "learner.mode=eager", "evaluation.num_envs=1", "logger=csv"), [])
+    return folder

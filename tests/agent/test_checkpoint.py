@@ -217,7 +217,10 @@ def test_newer_format(tmp_path: Path) -> None:
     resign(folder, format_version=2)
     with pytest.raises(BadInput, match="manifest.json has format version 2 .* upgrade"):
         load(tmp_path)
-    for other in (0, "1", None, True, 1.0):
+    resign(folder, format_version=0)
+    with pytest.raises(BadInput, match="manifest.json has format version 0 .* use the deltadream that wrote it"):
+        load(tmp_path)
+    for other in ("1", None, True, 1.0):
         resign(folder, format_version=other)
         with pytest.raises(BadInput, match="manifest.json"):
             load(tmp_path)

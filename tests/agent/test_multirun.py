@@ -61,8 +61,8 @@ def test_one_folder_for_many_runs(given, many):
 
 
 def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
-    def sweep() -> str:
-        train_in_sweep(tiny(f"sweep={tmp_path}"), ["experiment=catch", "seed=0"])
+    def sweep(*changes: str) -> str:
+        train_in_sweep(tiny(f"sweep={tmp_path}", *changes), ["experiment=catch", "seed=0"])
         return capsys.readouterr().out
 
     folder = tmp_path / "catch" / "seed-0"
@@ -83,6 +83,8 @@ def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
     with pytest.raises(BadInput, match="state.json"):  # damaged: nothing is thrown away
         sweep()
     assert newest.exists()
+    assert f"The newest whole checkpoint is {folder / 'checkpoints' / 'epoch_000001'}." in sweep("damaged=previous")
+    assert checkpoint.load(folder).epoch == 2
 
 
 def test_every_run_may_compile(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def saved(tmp_path: Path) -> checkpoint.Checkpoint:
     state = replay.state_dict()
     episodes = {name: torch.from_numpy(column) for name, column in state.pop("episodes").items()}
     tensors = {"agent": {}, "replay": episodes}
-    checkpoint.save(tmp_path, 1, tensors, {"replay": state}, chunks, keep=1)
+    checkpoint.save(tmp_path, 1, tensors, {"replay": state, "spaces": asdict(replay.spaces)}, chunks, keep=1)
     return checkpoint.load(tmp_path, only=["agent"])
 
 

@@ -80,13 +80,13 @@ def test_what_is_collected_and_learnt(run, monkeypatch):
 
     def spy_init(self, *arguments):
         sample(self, *arguments)
-        inner = self.replay.sample
+        inner = self.replay.draw
 
         def spy(component, batch, length, anchor, count):
             sampled.append((self.epoch, component, batch, length, anchor, count))
             return inner(component, batch, length, anchor, count)
 
-        self.replay.sample = spy
+        self.replay.draw = spy
 
     monkeypatch.setattr(Collector, "collect", spy_collect)
     monkeypatch.setattr(Trainer, "__init__", spy_init)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import runpy
 import sys
 import tempfile
@@ -24,22 +25,27 @@ class Result(NamedTuple):
 
 
 def start_command(
-    script: str, arguments: tuple[str, ...], cwd: Path, output: Path, environment: dict[str, str] = {}
+    script: str, arguments: tuple[str, ...], cwd: Path, output: Path, environment: dict[str, str] = {}, memory: int | None = None
 ) -> multiprocessing.Process:
-    """scripts/<script>.py in a process and a session of its own; what it prints goes to <output>/out and err."""
-    process = forks.Process(target=_child, args=(script, arguments, str(cwd), str(output), environment))
+    """scripts/<script>.py in a process and a session of its own; what it prints goes to <output>/out and err.
+
+    memory: bytes of address space that it may take besides what it has at the start
+    """
+    process = forks.Process(target=_child, args=(script, arguments, str(cwd), str(output), environment, memory))
     process.start()
     return process
 
 
-def run_command(script: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str] = {}) -> Result:
+def run_command(
+    script: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str] = {}, memory: int | None = None, seconds: int = SECONDS
+) -> Result:
     """environment: variables to set, empty ones as if they were not there"""
     with tempfile.TemporaryDirectory() as output:
-        process = start_command(script, arguments, cwd, Path(output), environment)
-        process.join(SECONDS)
+        process = start_command(script, arguments, cwd, Path(output), environment, memory)
+        process.join(seconds)
         if process.is_alive():
             process.kill()
-            raise TimeoutError(f"{script} {arguments} ran for more than {SECONDS} s.")
+            raise TimeoutError(f"{script} {arguments} ran for more than {seconds} s.")
         return Result(process.exitcode, *((Path(output) / name).read_text() for name in ("out", "err")))
 
 
@@ -57,7 +63,10 @@ def play(*arguments: str, cwd: Path, screen: str = "") -> Result:
     return run_command("play", arguments, cwd, environment)
 
 
-def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str, environment: dict[str, str]) -> None:
+def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str, environment: dict[str, str], memory: int | None) -> None:
+    if memory is not None:
+        own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
     os.setsid()
