@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from agent.agent import KINDS
 from agent.config import merged, store
 from agent.learner import NonFinite
-from envs.errors import BadInput
+from envs.errors import BadInput, EnvironmentFailed
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -53,7 +53,9 @@ def command(
         failures.append(error)
         if not sweeping():  # past Hydra, which would print a line of its own
             return
-        if not isinstance(error, BadInput | NonFinite):
+        if isinstance(error, EnvironmentFailed):
+            print(error.trace, file=sys.stderr)
+        elif not isinstance(error, BadInput | NonFinite):
             traceback.print_exception(error)
         refuse(f"{HydraConfig.get().job.override_dirname}: {error}")
         raise error  # to the process that started this one, maybe
@@ -73,7 +75,7 @@ def command(
         check_arguments(sys.argv[1:], schema)
         try:
             hydra_main()
-        except (BadInput, NonFinite) as error:  # of a sweep's run, which has said so
+        except (BadInput, NonFinite, EnvironmentFailed) as error:  # of a sweep's run, which has said so
             sys.exit(2 if isinstance(error, BadInput) else 1)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # of the command line, not of main
             if any(error is failure for failure in failures):
@@ -83,6 +85,9 @@ def command(
             raise failures[0]
     except BadInput as error:
         sys.exit(refuse(str(error)))
+    except EnvironmentFailed as error:
+        print(error.trace, error, sep="", file=sys.stderr)
+        sys.exit(1)
     except NonFinite as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -312,6 +312,13 @@ class Replay:
             batch_size=[batch_size * length],
         ).reshape(batch_size, length)
 
+    def drop_newest(self, broken: NDArray) -> None:
+        """Take back the newest step of the environments `broken` [N] bool, which failed in it. It was entered as truncated:
+        its frame is the episode's last observation."""
+        columns = self.table.columns
+        columns["stop"][~columns["closed"] & broken[columns["env"]]] -= 1
+        self.steps_added -= int(broken.sum())
+
     def cut_running(self) -> None:
         """End the running episodes as truncated, where environments could not be restored: their
         newest rows become last observations; the next rows begin new episodes."""

@@ -43,12 +43,14 @@ def describe_evaluation(
         "num_envs": evaluation.num_envs,
         "temperature": evaluation.temperature,
         "seed": evaluation.seed,
+        "max_steps": evaluation.max_steps,
     }
 
 
 def write_result(path: Path, about: dict[str, Any], result: Evaluation) -> None:
     """Writes a result as JSON. Raises BadInput if it cannot be written."""
     content = {**about, **result.summary(), "returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
+    content |= {"cut": result.cut, "restarts": len(result.failures)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")

@@ -30,7 +30,7 @@ from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_updates
 from agent.saved import check_spaces, load_run, spaces_from_state
 from agent.trainer import Trainer
-from envs.errors import BadInput
+from envs.errors import BadInput, EnvironmentFailed
 from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
@@ -44,7 +44,8 @@ INTERRUPT_SECONDS = 3.0
 
 
 def train(config: TrainConfig, overrides: list[str]) -> Path:
-    """Start the run of `config`, or go on with `config.resume`, to its end -> its folder. Raises BadInput, NonFinite."""
+    """Start the run of `config`, or go on with `config.resume`, to its end -> its folder. Raises BadInput, NonFinite,
+    EnvironmentFailed."""
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
@@ -84,9 +85,14 @@ def run(
     config: TrainConfig, folder: Path, agent: Agent, execution: Execution, trial: Trial,
     saved: checkpoint.Checkpoint | None,
 ) -> None:
-    """The run itself, in a folder that is its own. Raises NonFinite, and BadInput if an environment breaks its word."""
+    """The run itself, in a folder that is its own. Raises NonFinite, EnvironmentFailed, and BadInput if an environment breaks its word."""
     is_new, started = saved is None, False
-    trainer = Trainer(config, folder, agent, execution)
+    try:
+        trainer = Trainer(config, folder, agent, execution)
+    except (BadInput, EnvironmentFailed):  # of an environment's first reset
+        if is_new:
+            clear(folder)
+        raise
     try:
         with closing(trainer.envs), interruptible():
             if saved is not None:
@@ -108,6 +114,8 @@ def run(
             trainer.run()
     except NonFinite as error:
         raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
+    except EnvironmentFailed as error:
+        raise EnvironmentFailed(error.what, f"{error.remedy}; {last_checkpoint(folder)}", error.trace) from error
     except BadInput as error:
         if started and checkpoint.newest(folder) is not None:
             raise BadInput(f"{str(error).removesuffix('.')}; {last_checkpoint(folder)}.") from error
@@ -117,7 +125,7 @@ def run(
     except KeyboardInterrupt:
         print(f"Interrupted in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
-    except Exception:  # an environment's own, say
+    except Exception:
         print(f"Stopped in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
         raise
     finally:

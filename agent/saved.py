@@ -20,7 +20,8 @@ from envs.spaces import Spaces
 from envs.vector import EnvConfig
 
 MAY_CHANGE = (
-    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "final_episodes",
+    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "env.on_error", "env.timeout",
+    "env.max_restarts", "evaluate_every", "evaluation", "final_episodes",
     "checkpoint_every", "keep", "logger",
 )  # fmt: skip
 

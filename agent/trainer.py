@@ -47,7 +47,11 @@ class Trainer:
         (folder / "replay").mkdir(parents=True, exist_ok=True)
         self.replay = Replay(config.replay, config.collect.num_envs, agent.spaces, seeds[0], folder / "replay", agent.device)
         self.envs = make_vector(config.env, seeds[1:])
-        self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
+        try:
+            self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
+        except BaseException:  # of their first reset
+            self.envs.close(terminate=True)
+            raise
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
         self.feed = Feed(agent.device)
         self.seconds: dict[str, float] = {}
@@ -95,11 +99,12 @@ class Trainer:
         """The epoch's environment steps -> what became of them."""
         first = self.epoch == 0
         steps = self.config.collect.first_steps if first else self.config.collect.steps
-        before = self.replay.steps_added
+        before, restarts = self.replay.steps_added, self.collector.restarts
         with self.timed("collect"), self.bar("collect", steps, "step") as bar:
             episodes = self.collector.collect(steps, random=first, progress=bar.update)
         speed = (self.replay.steps_added - before) / self.seconds["collect"]
-        return {"rates/collect_frames_per_second": speed} | episode_metrics(episodes)
+        metrics = {"rates/collect_frames_per_second": speed} | episode_metrics(episodes)
+        return metrics | {"collect/restarts": float(self.collector.restarts - restarts)}
 
     def learn(self, part: str) -> dict[str, float]:
         """The epoch's updates of one part -> the means of its metrics."""
@@ -136,6 +141,8 @@ class Trainer:
         settings = self.config.final_evaluation if last else self.config.evaluation
         with self.timed("evaluate"), self.bar("evaluate", settings.episodes, "episode") as bar:
             result = evaluate(self.agent, self.config.env, settings, bar.update)
+        for remark in result.remarks():
+            tqdm.write(remark)
         summary = result.summary()
         if last:
             checkpoint_folder = checkpoint.folder_of(self.folder, self.epoch)
@@ -242,7 +249,8 @@ def duration(seconds: float) -> str:
 
 
 def episode_metrics(episodes: list[Episode]) -> dict[str, float]:
-    """Of the episodes that ended while collecting; empty if none did."""
+    """Of the episodes that came to their ends while collecting; empty if none did."""
+    episodes = [episode for episode in episodes if not episode.is_broken]
     if not episodes:
         return {}
     metrics = {

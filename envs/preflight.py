@@ -1,11 +1,11 @@
 """A short play by random actions: what an environment is like, and what would trouble an agent that learns in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
-from envs.errors import BadInput
+from envs.errors import BadInput, EnvironmentFailed
 from envs.vector import EnvConfig, make_single
 from envs.wrappers import SeededEpisodes
 
@@ -68,6 +68,11 @@ class Trial:
                 f"No episode ended within {self.steps} steps: evaluation plays episodes to their ends, so see that each has one; "
                 "env.kwargs.max_episode_steps=1000 sets a limit."
             )
+        if len(self.lengths) > 1 and max(self.lengths) == 1:
+            found.append(
+                f"All {len(self.lengths)} episodes ended at their first step: nothing follows from an action, so there is no world "
+                "to learn; look at when it terminates."
+            )
         if not self.rewards.any():
             found.append(
                 f"No reward was other than 0 in {self.steps} random steps: an agent that never meets one learns nothing; "
@@ -82,10 +87,11 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
     Raises:
         BadInput: the environment cannot be made, is not what it declares, or fails; its own error is shown.
     """
+    config = replace(config, on_error="stop")
     env = make_single(config, seed)
     try:
         started = perf_counter()
-        first = _play(env, config.name, seed, steps)
+        first = _play(env, seed, steps)
         seconds = perf_counter() - started
         shown = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
         limit = env.spec.max_episode_steps if env.spec else None
@@ -95,7 +101,7 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         env.close()
     env = make_single(config, seed)
     try:
-        second = _play(env, config.name, seed, steps)
+        second = _play(env, seed, steps)
     finally:
         env.close()
     lengths, length, terminated = [], 0, 0
@@ -132,7 +138,7 @@ class _Seen:
     truncated: bool = False
 
 
-def _play(env: SeededEpisodes, name: str, seed: int, steps: int) -> list[_Seen]:
+def _play(env: SeededEpisodes, seed: int, steps: int) -> list[_Seen]:
     env.action_space.seed(seed)
     seen: list[_Seen] = []
     step = 0
@@ -143,12 +149,8 @@ def _play(env: SeededEpisodes, name: str, seed: int, steps: int) -> list[_Seen]:
             observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
             seen.append(_Seen(observation.copy(), reward, terminated, truncated))
             step += 1
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(
-            f"The environment {name} fails at its step {step + 1}: {type(error).__name__}: {error}; correct it."
-        ) from error
+    except EnvironmentFailed as error:
+        raise BadInput(f"{error.what}; correct it.") from error
     return seen
 
 

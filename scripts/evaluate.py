@@ -19,7 +19,7 @@ from envs.vector import EnvConfig
 @dataclass
 class EvaluateConfig:
     """run: a run's folder (its newest checkpoint is taken) or a checkpoint's
-    episodes, num_envs, temperature, seed, parallel: as in agent/evaluation.py (EvaluationConfig); null: as the run itself
+    episodes, num_envs, temperature, seed, parallel, max_steps: as in agent/evaluation.py (EvaluationConfig); null: as the run itself
              is evaluated in the end
     device:  "auto", "cpu", "cuda", …
     random:  play by uniformly random actions instead, the base line
@@ -35,6 +35,7 @@ class EvaluateConfig:
     temperature: float | None = None
     seed: int | None = None
     parallel: bool | None = None
+    max_steps: int | None = None
     device: str = "auto"
     random: bool = False
     films: bool = True
@@ -55,7 +56,7 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
         )
     trained = replace(trained, env=env)
     check_spaces(agent.spaces, spaces_of(env.for_evaluation(), 0), env.name)
-    given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel")}
+    given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel", "max_steps")}
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     policy = "random" if config.random else "agent"
     output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, settings)
@@ -66,6 +67,8 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     steps = saved.state["replay"]["steps_added"]
     about = describe_evaluation(trained, settings, policy, saved.folder, saved.epoch, steps)
     print_table(about, result.summary())
+    for remark in result.remarks():
+        print(remark)
     write_result(output, about, result)
     print(f"written to {output}")
     if config.films:

@@ -80,7 +80,7 @@ def test_an_end_that_is_known_to_come():
 
 @pytest.mark.parametrize(
     ("fault", "named"),
-    [("fails", "fails at its step 5: IndexError: there is no fifth level"), ("shape", r"step 3 of its episode 1 .* the shape \(31, 32, 3\)")],
+    [("fails", "failed at step 5 of its episode 1: IndexError: there is no fifth level; correct it"), ("shape", r"step 3 of its episode 1 .* the shape \(31, 32, 3\)")],
 )
 def test_what_is_refused(fault, named):
     with pytest.raises(BadInput, match=named):
