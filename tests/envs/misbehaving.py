@@ -38,11 +38,13 @@ class Misbehaving(gymnasium.Env):
         self.left -= 1
         self.steps += 1
         reward = 1.0
+        if self.fault == "by seed" and self.steps == 4 and self.color > 0.7:
+            raise ValueError("what its seed decides")
         if self.left < 0 and self.fault == "action space":
             self.action_space = Discrete(2)
         if self.left < 0 and self.fault in REWARDS:
             reward = REWARDS[self.fault]
-        elif self.left < 0 and self.fault and not self.fault.endswith("reset"):
+        elif self.left < 0 and self.fault not in (None, "by seed") and not self.fault.endswith("reset"):
             self.misbehave()
         ends = self.steps == self.length and self.fault != "endless" or self.fault == "at once"
         return self.frame(), reward, ends, False, {}

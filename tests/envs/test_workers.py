@@ -34,12 +34,13 @@ TOLD = {
 @pytest.fixture
 def make(tmp_path: Path):
     """Vector environments; in the end nothing may be left of them, and within five seconds."""
-    before, made = set(os.listdir("/dev/shm")), []
+    before, made = shared(), []
 
     def make(fault, *seeds, **settings):
         with_pids = config(fault, parallel=True, timeout=0.5, **settings)
         with_pids.kwargs["pids"] = str(tmp_path / "pids")
         made.append(make_vector(with_pids, list(seeds)))
+        assert shared() > before  # so that it is seen where it stays
         return made[-1]
 
     yield make
@@ -50,7 +51,13 @@ def make(tmp_path: Path):
     gc.collect()
     assert time.monotonic() - started < 5
     assert not running(tmp_path)
-    assert set(os.listdir("/dev/shm")) <= before
+    assert shared() <= before
+
+
+def shared() -> set[str]:
+    """The shared memory and semaphores of this process that have names."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if ("/dev/shm" in line or "pym" in line) and not line.endswith("(deleted)")}
 
 
 def running(folder: Path) -> list[int]:
@@ -60,7 +67,7 @@ def running(folder: Path) -> list[int]:
     return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("fault", TOLD)
+@pytest.mark.parametrize("fault", ["raise", "KeyboardInterrupt", "hang", "hang in reset", "die", "_exit", "nan"])
 def test_it_stops(make, tmp_path, fault: str):
     envs = make(fault, 0)
     with pytest.raises((EnvironmentFailed, BadInput)) as stop, closing(envs):
