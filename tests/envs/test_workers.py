@@ -4,6 +4,8 @@ import gc
 import os
 import signal
 import time
+from contextlib import suppress
+from multiprocessing.synchronize import SemLock
 from pathlib import Path
 
 import gymnasium
@@ -32,15 +34,16 @@ TOLD = {
 
 
 @pytest.fixture
-def make(tmp_path: Path):
+def make(tmp_path: Path, monkeypatch):
     """Vector environments; in the end nothing may be left of them, and within five seconds."""
-    before, made = shared(), []
+    named, made, name = [], [], SemLock._make_name
+    monkeypatch.setattr(SemLock, "_make_name", staticmethod(lambda: named.append(name()) or named[-1]))
 
     def make(fault, *seeds, **settings):
         with_pids = config(fault, parallel=True, timeout=0.5, **settings)
         with_pids.kwargs["pids"] = str(tmp_path / "pids")
         made.append(make_vector(with_pids, list(seeds)))
-        assert shared() > before  # so that it is seen where it stays
+        assert in_shared_memory(named)
         return made[-1]
 
     yield make
@@ -51,23 +54,28 @@ def make(tmp_path: Path):
     gc.collect()
     assert time.monotonic() - started < 5
     assert not running(tmp_path)
-    assert shared() <= before
+    assert not in_shared_memory(named)
 
 
-def shared() -> set[str]:
-    """The shared memory and semaphores of this process that have names."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return {line.split()[-1] for line in lines if ("/dev/shm" in line or "pym" in line) and not line.endswith("(deleted)")}
+def in_shared_memory(named: list[str]) -> list[str]:
+    """Those of these semaphores that are there. (The memory itself has no name as soon as it is made.)"""
+    return [name for name in named if Path(f"/dev/shm/sem.{name.removeprefix('/')}").exists()]
 
 
 def running(folder: Path) -> list[int]:
     """The processes of environments that are still there."""
     pids = {int(line) for line in (folder / "pids").read_text().split()} - {os.getpid()}
     assert pids
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    return [pid for pid in pids if is_there(pid)]
 
 
-@pytest.mark.parametrize("fault", ["raise", "KeyboardInterrupt", "hang", "hang in reset", "die", "_exit", "nan"])
+def is_there(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.mark.parametrize("fault", ["raise", "hang", "die", "nan"])
 def test_it_stops(make, tmp_path, fault: str):
     envs = make(fault, 0)
     with pytest.raises((EnvironmentFailed, BadInput)) as stop, closing(envs):
@@ -103,7 +111,7 @@ def test_it_is_restarted(make, fault: str):
     assert not any((row[2] | row[3])[0] for row in rows[begins + 1 : begins + 7])
 
 
-@pytest.mark.parametrize("fault", ["raise", "raise in reset", "nan"])
+@pytest.mark.parametrize("fault", ["raise in reset", "nan"])
 def test_as_in_one_process(make, fault: str):
     own = play(make_vector(config(fault, on_error="restart"), [0, 1]), 40)
     for row, other in zip(own, play(make(fault, 0, 1, on_error="restart"), 40), strict=True):
@@ -120,11 +128,11 @@ def test_only_so_often(make):
 def kill(envs, index: int) -> None:
     pid = envs.processes[index].pid
     os.kill(pid, signal.SIGKILL)
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while is_there(pid):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("steps", [3, 7, 8])
+@pytest.mark.parametrize("steps", [3, 7])
 def test_killed_between_steps(make, steps: int):
     """Noticed where it is asked for its position; the step after that ends its episode, the one of the others goes on."""
     envs, action = make(None, 0, 1, on_error="restart"), np.zeros((2, 1), np.int64)
