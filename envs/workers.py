@@ -237,7 +237,8 @@ def death(process: Any) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         return f"died by the signal {signal.Signals(-code).name}"
-    return "died" if code is None else f"ended its process with exit code {code}"
+    # 255 is what multiprocessing says where it cannot tell.
+    return "died" if code in (None, 255) else f"ended its process with exit code {code}"
 
 
 def end(process: Any) -> None:
