@@ -53,6 +53,8 @@ RANGES = {
     "collect.first_steps": COUNT,
     "collect.steps": COUNT,
     "collect.epochs": COUNT,
+    "env.timeout": POSITIVE,
+    "env.max_restarts": COUNT,
     "env.bins": Range(2, 255, "2 to 255"),
     "replay.capacity": Range(1, math.inf, "1 or more"),
     "replay.alpha": WEIGHT,

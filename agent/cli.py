@@ -53,7 +53,9 @@ def command(
         failures.append(error)
         if not sweeping():  # past Hydra, which would print a line of its own
             return
-        if not isinstance(error, BadInput | Stopped):
+        if isinstance(error, Stopped):
+            print(error.trace, end="", file=sys.stderr)
+        elif not isinstance(error, BadInput):
             traceback.print_exception(error)
         refuse(f"{HydraConfig.get().job.override_dirname}: {error}")
         raise error  # to the process that started this one, maybe
@@ -85,7 +87,7 @@ def command(
     except BadInput as error:
         sys.exit(refuse(str(error)))
     except Stopped as error:
-        print(error, file=sys.stderr)
+        print(error.trace, error, sep="", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
+from tqdm import tqdm
 
 from agent.agent import Agent
 from agent.nets.actions import random_actions
@@ -20,12 +21,16 @@ from envs.scores import CRAFTER_ACHIEVEMENTS
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished episode: its environment's place in the vector, and the info of its last step."""
+    """A finished episode: its environment's place in the vector, and the info of its last step.
+
+    is_broken: the environment failed, and ended it before its end
+    """
 
     env: int
     total_reward: float
     length: int
     info: dict[str, Any]
+    is_broken: bool = False
 
 
 class Row(NamedTuple):
@@ -51,11 +56,16 @@ class Player:
     """An agent in a vector environment that resets an environment at the step after its episode's last.
 
     (Gymnasium's AutoresetMode.NEXT_STEP: one row an environment and step, the last observation included.)
+
+    broken:   [N] bool, where the last step failed: it was none, and ended the episode
+    failures: all that environments told of their restarts (envs/failures.py)
     """
 
     def __init__(self, envs: VectorEnv, agent: Agent) -> None:
         self.envs, self.agent = envs, agent
-        observations, _ = envs.reset()
+        observations, info = envs.reset()
+        self.failures = failures_in(info)
+        self.broken = np.zeros(envs.num_envs, bool)
         self.frames = to_frames(observations)
         self.state = agent.policy.initial_state(envs.num_envs)
         self.done = np.zeros(envs.num_envs, bool)
@@ -70,14 +80,17 @@ class Player:
         row = Row(self.frames, actions, rewards, terminated, truncated, ~self.done)
         self.frames = to_frames(observations)
 
+        failures = failures_in(info)
+        self.failures += failures
+        self.broken = info["_failures"] & ~self.done if failures else np.zeros_like(self.done)
         self.total_reward = np.where(self.done, 0.0, self.total_reward + rewards)
-        self.lengths = np.where(self.done, 0, self.lengths + 1)
+        self.lengths = np.where(self.done, 0, self.lengths + ~self.broken)
         # The frame that an environment shows now is the first one of its next episode.
         begins = torch.from_numpy(self.done).to(self.state.device)[:, None]
         self.state = torch.where(begins, 0.0, self.state)
         self.done = terminated | truncated
         episodes = [
-            Episode(env, float(self.total_reward[env]), int(self.lengths[env]), info_of(info, env))
+            Episode(env, float(self.total_reward[env]), int(self.lengths[env]), info_of(info, env), bool(self.broken[env]))
             for env in np.flatnonzero(self.done).tolist()
         ]
         return row, episodes
@@ -100,6 +113,11 @@ def to_json(episode: Episode) -> dict[str, Any]:
     return dataclasses.asdict(episode) | {"info": info}
 
 
+def failures_in(info: dict[str, Any]) -> list[str]:
+    """What the environments tell of their restarts, if any failed."""
+    return [failure for own in info.get("failures", ()) for failure in own or ()]
+
+
 def achievements_of(episodes: list[Episode]) -> list[dict[str, int]] | None:
     """Name -> count of each episode; None if the environment has not Crafter's achievements."""
     first = episodes[0].info.get("achievements") if episodes else None
@@ -109,17 +127,19 @@ def achievements_of(episodes: list[Episode]) -> list[dict[str, int]] | None:
 
 
 class Collector:
-    """Plays into the replay."""
+    """Plays into the replay. restarts: of environments that failed, so far"""
 
     def __init__(self, envs: VectorEnv, agent: Agent, replay: Replay, epsilon: float) -> None:
         self.player, self.agent, self.replay, self.epsilon = Player(envs, agent), agent, replay, epsilon
+        self.restarts = 0
 
     def collect(
         self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None, stop: Callable[[], bool] = lambda: False
     ) -> list[Episode]:
         """At least `steps` environment steps, by random actions or by the policy with ε-exploration; fewer where `stop` says so.
 
-        Returns the episodes that ended. No environment waits for another.
+        Returns the episodes that ended. No environment waits for another. What environments tell of their restarts is
+        printed at once.
         """
         choose = self._random if random else self._explore
         episodes: list[Episode] = []
@@ -127,11 +147,20 @@ class Collector:
         while collected < steps and not stop():
             row, ended = self.player.step(choose)
             self.replay.add(*row)
-            taken = int(row.is_step.sum())
+            if self.player.broken.any():
+                self.replay.drop_newest(self.player.broken)
+            taken = int(row.is_step.sum() - self.player.broken.sum())
             collected += taken
             progress(taken)
+            self.tell_failures()
             episodes += ended
         return episodes
+
+    def tell_failures(self) -> None:
+        for failure in self.player.failures:
+            tqdm.write(failure)
+        self.restarts += len(self.player.failures)
+        self.player.failures = []
 
     def _random(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         # The policy has seen nothing when it takes over, as at an episode's start.
@@ -159,8 +188,8 @@ class Collector:
         """Bring the environments back by playing the running games' actions again (SeededEpisodes).
 
         Returns False if they do not come out where they stood (an environment that its seed does not
-        decide); then the running episodes are cut in the replay, and new ones begin. Raises ValueError, KeyError,
-        TypeError if that is not what `state_dict` gave.
+        decide, or one that was lost and has not said so yet); then the running episodes are cut in the replay, and new ones
+        begin. Raises ValueError, KeyError, TypeError if that is not what `state_dict` gave.
         """
         player = self.player
         positions = [tuple(position) for position in rest["positions"]]
@@ -170,20 +199,25 @@ class Collector:
             raise ValueError("the players' tensors are of other shapes or types")
         choices = self.agent.spaces.actions
         for began, episode, actions in positions:
-            if type(began) is not int or type(episode) is not int or not 0 <= began <= episode or len(positions) != len(player.done):
+            if type(began) is not int or type(episode) is not int or not 0 <= began <= episode + 1 or len(positions) != len(player.done):
                 raise ValueError("the environments' positions are of another kind")
             for action in actions:
                 if len(action) != len(choices) or not all(type(a) is int and 0 <= a < n for a, n in zip(action, choices, strict=True)):
                     raise ValueError(f"an action of the running episodes is {action}")
         player.envs.set_attr("resume_from", positions)
-        observations, _ = player.envs.reset()
-        player.frames = to_frames(observations)
-        if not torch.equal(player.frames, tensors["frames"]) or list(player.envs.get_attr("position")) != positions:
+        observations, info = player.envs.reset()
+        player.failures = failures_in(info)
+        player.frames, done = to_frames(observations), tensors["done"]
+        # Where an episode broke off, and the next has not begun, the environment cannot show again how it ended.
+        broken = torch.tensor([began > episode for began, episode, _ in positions])
+        player.frames[broken] = tensors["frames"][broken]
+        stands = torch.equal(player.frames, tensors["frames"]) and list(player.envs.get_attr("position")) == positions
+        if not stands or bool((broken & ~done).any()):
             self.replay.cut_running()
             self.player = Player(player.envs, self.agent)
             return False
         player.state = tensors["state"].to(self.agent.device)
-        player.done = tensors["done"].numpy().copy()
+        player.done = done.numpy().copy()
         player.total_reward = tensors["total_reward"].numpy().copy()
         player.lengths = tensors["lengths"].numpy().copy()
         return True

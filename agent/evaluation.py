@@ -30,6 +30,7 @@ class EvaluationConfig:
     temperature: by which the logits are divided before an action is sampled; 0: the likeliest action
     seed:        of the environments and of the sampled actions
     parallel:    a process for each environment; null: as `env.parallel`
+    max_steps:   of an episode, which counts as it stands then: as many as the longest game of Atari's protocol has
     """
 
     episodes: int = 64
@@ -37,6 +38,7 @@ class EvaluationConfig:
     temperature: float = 1.0
     seed: int = 1000
     parallel: bool | None = None
+    max_steps: int = 27_000
 
     def selection(self) -> Select:
         """How actions are chosen from logits."""
@@ -59,6 +61,8 @@ class Evaluation:
     recording:    the first environment's first episode, a segment [T + 1] with its last observation, or its first
                   RECORDED_STEPS steps
     played:       [episodes]
+    cut:          of the episodes, how many had not come to their end after `max_steps`
+    failures:     what environments told of their restarts; episodes that broke off so are not among the others
     """
 
     returns: np.ndarray
@@ -66,6 +70,20 @@ class Evaluation:
     achievements: list[dict[str, int]] | None
     recording: Segment
     played: list[Played]
+    cut: int
+    failures: list[str]
+
+    def remarks(self) -> list[str]:
+        """What has to be known of the figures, in sentences."""
+        said = [*self.failures]
+        if self.failures:
+            said.append(f"Environments were restarted {len(self.failures)} times; other episodes were played for those that broke off.")
+        if self.cut:
+            said.append(
+                f"{self.cut} of {len(self.lengths)} episodes had not ended after evaluation.max_steps={self.lengths.max()} steps, "
+                "and count as they stood then."
+            )
+        return said
 
     def summary(self) -> dict[str, float]:
         """Mean, median and standard error of the returns, mean length; Crafter's score and 22 rates in percent."""
@@ -108,9 +126,10 @@ def evaluate(
 
     select = config.selection()
     played: list[list[tuple[Episode, Played]]] = [[] for _ in range(num_envs)]
-    rows = []
+    rows: list[list[Tensor]] = []
+    cut = 0
     devices = [agent.device] if agent.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), closing(make_vector(env.for_evaluation(config.parallel), seeds)) as envs:
+    with torch.random.fork_rng(devices), closing(make_vector(env.for_evaluation(config.parallel), seeds, config.max_steps)) as envs:
         torch.manual_seed(config.seed)
         player = Player(envs, agent)
         while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
@@ -119,11 +138,15 @@ def evaluate(
             recording = not played[0] and len(rows) < RECORDED_STEPS
             row, ended = player.step(choose)
             positions = envs.get_attr("position") if ended else ()
-            if recording:
+            if recording and (rows or row.is_step[0]):
                 rows.append([torch.as_tensor(np.asarray(column[0])) for column in row])
             for episode in ended:
-                if len(played[episode.env]) < share[episode.env]:
+                if episode.is_broken:
+                    if episode.env == 0 and recording:
+                        rows.clear()
+                elif len(played[episode.env]) < share[episode.env]:
                     played[episode.env].append((episode, Played(seeds[episode.env], positions[episode.env])))
+                    cut += episode.length == config.max_steps and not row.terminated[episode.env]
                     progress(1)
                     if recording and episode.env == 0:
                         rows.append(last_row(player.frames[0], rows[-1]))
@@ -134,6 +157,8 @@ def evaluate(
         achievements=achievements_of(list(episodes)),
         recording=record(rows),
         played=list(ends),
+        cut=cut,
+        failures=player.failures,
     )
 
 

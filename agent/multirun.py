@@ -14,7 +14,7 @@ from agent.checks import flatten
 from agent.config import TrainConfig
 from agent.files import check_inside
 from agent.run import claim, clear, train
-from agent.saved import MAY_CHANGE, config_from_state, load_whole
+from agent.saved import GROUPS, MAY_CHANGE, config_from_state, load_whole
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 
@@ -61,7 +61,8 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
             return
         config.resume = str(folder)
         # What the experiment says and the command line may not: how far to go, and a module that the user named there.
-        train(config, [*overrides, f"epochs={config.epochs}", f"env.id={config.env.id}", f"damaged={config.damaged}"])
+        own = [o for o in overrides if o.lstrip("+").partition("=")[0] not in GROUPS]  # they are compared above, value by value
+        train(config, [*own, f"epochs={config.epochs}", f"env.id={config.env.id}", f"damaged={config.damaged}"])
 
 
 def check_same(folder: Path, saved: TrainConfig, now: TrainConfig) -> None:

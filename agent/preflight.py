@@ -7,6 +7,7 @@ import numpy as np
 from agent.agent import sketch_agent
 from agent.config import TrainConfig
 from agent.nets.heads import TwoHot
+from agent.nets.heads import TwoHot
 from agent.parts import steps_to_collect
 from agent.pictures import strip, to_rgb
 from agent.replay import Replay
@@ -70,6 +71,11 @@ def problems(config: TrainConfig, trial: Trial, spaces: Spaces) -> list[str]:
         found.append(
             f"Rewards of size {sizes[0]:.4g} to {sizes[-1]:.4g} will all count as 1: agent.dynamics.reward=two_hot tells them apart."
         )
+    largest = np.expm1(TwoHot.limit)
+    if len(sizes) and sizes[-1] > largest:
+        found.append(f"Rewards of size {sizes[-1]:.4g} all count as {largest:.2g}, the largest that is told apart: scale them.")
+    if np.prod(spaces.actions) == 1:
+        found.append("There is only one action: whatever an agent learns, it does the same; give it a choice.")
     for check in (
         lambda: sketch_agent(config.agent, spaces),
         lambda: Replay.check_fits(config.replay, config.collect.num_envs, spaces),

@@ -387,6 +387,13 @@ class Replay:
         held = self.buffer.storage[:]["rewards"][: min(self._written, self.table.ring_steps) * self.num_envs]
         return float(held.abs().max()) if len(held) else 0.0
 
+    def drop_newest(self, broken: NDArray) -> None:
+        """Take back the newest step of the environments `broken` [N] bool, which failed in it. It was entered as truncated:
+        its frame is the episode's last observation."""
+        columns = self.table.columns
+        columns["stop"][~columns["closed"] & broken[columns["env"]]] -= 1
+        self.steps_added -= int(broken.sum())
+
     def cut_running(self) -> None:
         """End the running episodes as truncated, where environments could not be restored: their
         newest rows become last observations; the next rows begin new episodes."""

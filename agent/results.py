@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import files
+from agent.agent import KINDS
 from agent.config import TrainConfig
 from agent.evaluation import Evaluation, EvaluationConfig
 from envs.errors import BadInput
@@ -30,6 +31,7 @@ def describe_evaluation(
     """
     return {
         "experiment": config.experiment,
+        "agent": {part: getattr(config.agent, part).kind for part in KINDS},
         "environment": config.env.id,
         "game": config.env.game,
         "protocol": config.env.for_evaluation().kwargs,
@@ -44,12 +46,14 @@ def describe_evaluation(
         "num_envs": evaluation.num_envs,
         "temperature": evaluation.temperature,
         "seed": evaluation.seed,
+        "max_steps": evaluation.max_steps,
     }
 
 
 def write_result(path: Path, about: dict[str, Any], result: Evaluation) -> None:
     """Writes a result as JSON. Raises BadInput if it cannot be written, and the OSError of a full disk."""
     content = {**about, **result.summary(), "returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
+    content |= {"cut": result.cut, "restarts": len(result.failures)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, (json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n").encode())

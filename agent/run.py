@@ -33,7 +33,7 @@ from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_
 from agent.saved import check_spaces, load_run, spaces_from_state
 from agent.stopping import AGAIN, Pause, stoppable
 from agent.trainer import Trainer
-from envs.errors import BadInput, Stopped
+from envs.errors import BadInput, EnvironmentFailed, Stopped
 from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
@@ -48,7 +48,7 @@ CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outli
 def train(config: TrainConfig, overrides: list[str]) -> Path:
     """Start the run of `config`, or go on with `config.resume`, to its end -> its folder.
 
-    Raises BadInput, NonFinite; when a signal stopped it, and it is saved, KeyboardInterrupt or SystemExit(AGAIN).
+    Raises BadInput, NonFinite, EnvironmentFailed, Stopped; when a signal stopped it, and it is saved, KeyboardInterrupt or SystemExit(AGAIN).
     """
     saved = None
     if config.resume is not None:
@@ -93,9 +93,14 @@ def run(
     config: TrainConfig, folder: Path, agent: Agent, execution: Execution, trial: Trial,
     saved: checkpoint.Checkpoint | None,
 ) -> None:
-    """The run itself, in a folder that is its own. Raises NonFinite, and BadInput if an environment breaks its word."""
+    """The run itself, in a folder that is its own. Raises NonFinite, EnvironmentFailed, and BadInput if an environment breaks its word."""
     is_new, started = saved is None, False
-    trainer = Trainer(config, folder, agent, execution)
+    try:
+        trainer = Trainer(config, folder, agent, execution)
+    except (BadInput, EnvironmentFailed):  # of an environment's first reset
+        if is_new:
+            clear(folder)
+        raise
     try:
         with stoppable() as stop, closing(trainer.envs):
             if saved is not None:
@@ -117,6 +122,8 @@ def run(
             trainer.run(stop)
     except NonFinite as error:
         raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
+    except EnvironmentFailed as error:
+        raise EnvironmentFailed(error.what, f"{error.remedy}; {last_checkpoint(folder)}", error.trace) from error
     except BadInput as error:
         if started and checkpoint.newest(folder) is not None:
             raise BadInput(f"{str(error).removesuffix('.')}; {last_checkpoint(folder)}.") from error

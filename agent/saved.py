@@ -11,12 +11,13 @@ from typing import Any
 
 import psutil
 import torch
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from agent import checkpoint
-from agent.agent import Agent, AgentConfig, sketch_agent
+from agent.agent import KINDS, Agent, AgentConfig, sketch_agent
 from agent.checks import check_values, flatten
 from agent.cli import CONFIGS
 from agent.config import TrainConfig, merged
@@ -27,9 +28,12 @@ from envs.spaces import Spaces
 from envs.vector import EnvConfig
 
 MAY_CHANGE = (
-    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "evaluate_every", "evaluation", "final_episodes",
+    "epochs", "collect.epochs", "device", "precision", "learner", "env.parallel", "env.on_error", "env.timeout",
+    "env.max_restarts", "evaluate_every", "evaluation", "final_episodes",
     "checkpoint_every", "keep", "damaged", "logger",
 )  # fmt: skip
+
+GROUPS = ("agent", *(f"agent/{part}" for part in KINDS), "quantizer", "size")
 
 MOST_SETTINGS = 10_000  # of a configuration; ours have some two hundred
 MOST_OF_A_SPACE = 2**16  # channels, pixels of a side, choices of an action's factor
@@ -172,6 +176,9 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
             continue
         if key in ("resume", "sweep"):
             continue
+        if key in GROUPS and isinstance(override.value(), str):
+            check_parts(saved, key, override.value(), given)
+            continue
         if key == "env" and isinstance(override.value(), str):
             check_group(saved.env, override.value(), given)
             continue
@@ -184,6 +191,22 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
                 f"{given} was given, but the run has {key}={old}; a resumed run may change {', '.join(MAY_CHANGE)} only."
             )
     return OmegaConf.to_object(after)  # type: ignore[return-value]
+
+
+def check_parts(saved: TrainConfig, group: str, name: str, given: str) -> None:
+    """Raises BadInput if a run that is to go on is not of the parts that a file of configs/ or a kind stands for."""
+    if group == "size":
+        raise BadInput(f"{given} was given, and a run's sizes are its own; leave it out.")
+    if group == "quantizer":
+        chosen = yaml.safe_load((CONFIGS / "quantizer" / f"{name}.yaml").read_text())
+        own = dataclasses.asdict(saved.agent.tokenizer.quantizer)
+    else:
+        own = {part: getattr(saved.agent, part).kind for part in KINDS}
+        parts = yaml.safe_load((CONFIGS / "agent" / f"{name}.yaml").read_text())["defaults"] if group == "agent" else [{group.partition("/")[2]: name}]
+        chosen = {part: kind for entry in parts if isinstance(entry, dict) for part, kind in entry.items()}
+    for key, value in chosen.items():
+        if own[key] != value:
+            raise BadInput(f"{given} was given, whose {key} is {value}, but the run's is {own[key]}; leave it out.")
 
 
 def check_group(env_config: EnvConfig, name: str, given: str) -> None:

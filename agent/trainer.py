@@ -54,6 +54,7 @@ class Place:
     done:     of it: environment steps, or updates
     metrics:  of the epoch's stages that are over
     episodes: that ended since the epoch began to collect
+    restarts: of environments that failed since then
     averages: of the part that is learning (`Averages.state_dict`)
     """
 
@@ -61,6 +62,7 @@ class Place:
     done: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     episodes: list[Episode] = field(default_factory=list)
+    restarts: int = 0
     averages: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,7 +86,11 @@ class Trainer:
         (folder / "replay").mkdir(parents=True, exist_ok=True)
         self.replay = Replay(config.replay, config.collect.num_envs, agent.spaces, seeds[0], folder / "replay", agent.device)
         self.envs = make_vector(config.env, seeds[1:])
-        self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
+        try:
+            self.collector = Collector(self.envs, agent, self.replay, config.collect.epsilon)
+        except BaseException:  # of their first reset
+            self.envs.close(terminate=True)
+            raise
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
         self.feed = Feed(agent.device)
         self.seconds: dict[str, float] = {}
@@ -151,13 +157,16 @@ class Trainer:
             return {}
         first, place, before = self.epoch == 0, self.place, self.replay.steps_added
         steps = self.config.collect.first_steps if first else self.config.collect.steps
+        restarts = self.collector.restarts
         with self.timed("collect"), self.bar("collect", steps, "step", place.done) as bar:
             place.episodes += self.collector.collect(steps - place.done, random=first, progress=bar.update, stop=self.stop)
         taken = self.replay.steps_added - before
         place.done += taken
+        place.restarts += self.collector.restarts - restarts
         if place.done < steps:
             raise Pause
-        return {"rates/collect_frames_per_second": taken / self.seconds["collect"]} | episode_metrics(place.episodes)
+        metrics = {"rates/collect_frames_per_second": taken / self.seconds["collect"]} | episode_metrics(place.episodes)
+        return metrics | {"collect/restarts": float(place.restarts)}
 
     def learn(self, part: str) -> dict[str, float]:
         """What is left of the epoch's updates of one part -> the means of the metrics of all of them."""
@@ -220,6 +229,8 @@ class Trainer:
         settings = self.config.final_evaluation if last else self.config.evaluation
         with self.timed("evaluate"), self.bar("evaluate", settings.episodes, "episode") as bar:
             result = evaluate(self.agent, self.config.env, settings, bar.update, stop=self.stop)
+        for remark in result.remarks():
+            tqdm.write(remark)
         summary = result.summary()
         if last:
             checkpoint_folder = checkpoint.folder_of(self.folder, self.epoch)
@@ -317,7 +328,10 @@ class Trainer:
     def warn(self, metrics: dict[str, float]) -> None:
         """Say what goes wrong, once as long as it lasts."""
         config, codes, actions = self.config.agent, self.agent.tokenizer.quantizer.config.num_codes, self.agent.spaces.actions
-        found = doubts(metrics, codes, actions, self.replay.largest_reward(), config.actor_critic.discount)
+        largest = self.replay.largest_reward()
+        if config.dynamics.reward == "sign":
+            largest = float(largest > 0)
+        found = doubts(metrics, codes, actions, largest, config.actor_critic.discount)
         for name in found.keys() - self.doubted:
             tqdm.write(f"Epoch {self.epoch}: {found[name]}", file=sys.stderr)
         self.doubted = set(found)
@@ -354,7 +368,8 @@ def duration(seconds: float) -> str:
 
 
 def episode_metrics(episodes: list[Episode]) -> dict[str, float]:
-    """Of the episodes that ended while collecting; empty if none did."""
+    """Of the episodes that came to their ends while collecting; empty if none did."""
+    episodes = [episode for episode in episodes if not episode.is_broken]
     if not episodes:
         return {}
     metrics = {

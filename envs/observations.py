@@ -1,5 +1,6 @@
 """What an environment shows -> frames: where the image is, and whether each one is what was declared."""
 
+import copy
 import difflib
 import math
 from typing import Any
@@ -16,6 +17,8 @@ READABLE = (
     "an image [H, W], [H, W, C] or [C, H, W] between finite bounds (uint8, bool, integers or floats), a Dict or Tuple "
     "that holds one, or render_mode='rgb_array'"
 )
+
+MOST_REWARD = float(np.finfo(np.float32).max)  # as which it is kept
 
 NUMBER = (bool, int, float, np.number, np.bool_)
 
@@ -83,7 +86,7 @@ class Frames(gymnasium.Wrapper):
 
     Raises:
         BadInput: it cannot be rendered, the size is not accepted; and later in `reset` and `step`: an image is not of its
-            space, a reward is not a finite number, or there are not as many values as Gymnasium's API has. The sentence
+            space, a reward is not a finite number, the action space is no longer what it was, or there are not as many values as Gymnasium's API has. The sentence
             names the step.
     """
 
@@ -100,11 +103,13 @@ class Frames(gymnasium.Wrapper):
         self.frames_text = f"{why}: {self._read.text}"
         self._is_native = path == () and self._read.is_native
         self._shape, self._dtype = space.shape, space.dtype
+        self._actions, self._declared = env.action_space, copy.deepcopy(env.action_space)
         if not self._is_native:
             self.observation_space = Box(0, 255, (self._read.side, self._read.side, self._read.channels), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         self._episode, self._step = self._episode + 1, 0
+        self._check_actions(self.env.action_space)
         result = self.env.reset(seed=seed, options=options)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._refusal("reset() returned", _kind(result), "(observation, info) is accepted")
@@ -113,12 +118,18 @@ class Frames(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._step += 1
         result = self.env.step(action)
-        if len(result) != 5:
+        if not (isinstance(result, tuple) and len(result) == 5):
             raise self._refusal("step() returned", _kind(result), "(observation, reward, terminated, truncated, info) is accepted")
         observation, reward, terminated, truncated, info = result
         if not _is_finite(reward):
-            raise self._refusal("it returned the reward", repr(reward), "finite numbers are accepted")
+            raise self._refusal("it returned the reward", repr(reward), f"finite numbers up to {MOST_REWARD:.1e} are accepted")
+        if self.env.action_space is not self._actions:
+            self._check_actions(self.env.action_space)
         return self._frame(observation), float(reward), bool(terminated), bool(truncated), _numbers(info)
+
+    def _check_actions(self, space: Space) -> None:
+        if space != self._declared:
+            raise self._refusal("its action space is", short(space), f"it was {short(self._declared)} when it was made")
 
     def _frame(self, observation: Any) -> np.ndarray:
         if self._is_native and type(observation) is np.ndarray:
@@ -144,7 +155,7 @@ class Frames(gymnasium.Wrapper):
         try:
             self.env.reset(seed=0)
             image = self.env.render()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(
                 f"The environment {self._name} cannot be rendered: {type(error).__name__}: {error}; "
                 "install or correct what it needs, or show images as its observations."
@@ -208,7 +219,7 @@ def _numbers(info: dict[str, Any]) -> dict[str, Any]:
 
 def _is_finite(reward: Any) -> bool:
     try:
-        return math.isfinite(reward)
+        return math.isfinite(reward) and abs(reward) <= MOST_REWARD
     except TypeError:  # not a number at all
         return False
 

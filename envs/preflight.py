@@ -5,7 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
-from envs.errors import BadInput
+from envs.errors import BadInput, EnvironmentFailed
 from envs.vector import EnvConfig, make_single
 from envs.wrappers import SeededEpisodes
 
@@ -24,6 +24,7 @@ class Trial:
         seconds: for all steps and resets.
         differs_at: the step at which the same seed and actions led to something else the second time; None: nowhere.
         limit: Gymnasium's, of an episode's steps (`max_episode_steps`), if there is one.
+        failures: what was told of restarts (`env.on_error=restart`).
         rendered: whether the frames are rendered; `can_render`: whether they could be.
     """
 
@@ -38,6 +39,7 @@ class Trial:
     limit: int | None
     rendered: bool
     can_render: bool
+    failures: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -53,6 +55,8 @@ class Trial:
         elif most - least < CONTRAST:
             remedy = "env.pixels=render shows what people see, and env.range=[0,10] spreads the values that it uses" if other else "give the range that it uses, as env.range=[0,10]"
             found.append(f"The frames use only {least} to {most} of 0 to 255, which is all but one colour to a network: {remedy}.")
+        if self.failures:
+            found.append(f"It failed {len(self.failures)} times in {self.steps} steps ({self.failures[0].removesuffix('.')}).")
         if self.differs_at is not None:
             found.append(
                 f"Its seed does not decide it (step {self.differs_at} was another the second time): a resumed run cuts the episodes "
@@ -68,6 +72,11 @@ class Trial:
                 f"No episode ended within {self.steps} steps: evaluation plays episodes to their ends, so see that each has one; "
                 "env.kwargs.max_episode_steps=1000 sets a limit."
             )
+        if len(self.lengths) > 1 and max(self.lengths) == 1:
+            found.append(
+                f"All {len(self.lengths)} episodes ended at their first step: nothing follows from an action, so there is no world "
+                "to learn; look at when it terminates."
+            )
         if not self.rewards.any():
             found.append(
                 f"No reward was other than 0 in {self.steps} random steps: an agent that never meets one learns nothing; "
@@ -80,12 +89,13 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
     """Plays `steps` steps, twice.
 
     Raises:
-        BadInput: the environment cannot be made, is not what it declares, or fails; its own error is shown.
+        BadInput: the environment cannot be made, is not what it declares, or fails, and is not to be restarted; its own
+            error is shown.
     """
     env = make_single(config, seed)
     try:
         started = perf_counter()
-        first = _play(env, config.name, seed, steps)
+        first = _play(env, seed, steps)
         seconds = perf_counter() - started
         shown = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
         limit = env.spec.max_episode_steps if env.spec else None
@@ -95,7 +105,7 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         env.close()
     env = make_single(config, seed)
     try:
-        second = _play(env, config.name, seed, steps)
+        second = _play(env, seed, steps)
     finally:
         env.close()
     lengths, length, terminated = [], 0, 0
@@ -119,6 +129,7 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         limit=limit,
         rendered=rendered,
         can_render=can_render,
+        failures=tuple(failure for seen in first for failure in seen.failures),
     )
 
 
@@ -130,25 +141,23 @@ class _Seen:
     reward: float | None = None
     terminated: bool = False
     truncated: bool = False
+    failures: tuple[str, ...] = ()
 
 
-def _play(env: SeededEpisodes, name: str, seed: int, steps: int) -> list[_Seen]:
+def _play(env: SeededEpisodes, seed: int, steps: int) -> list[_Seen]:
     env.action_space.seed(seed)
     seen: list[_Seen] = []
     step = 0
     try:
         while step < steps:
             if not seen or seen[-1].terminated or seen[-1].truncated:
-                seen.append(_Seen(env.reset()[0].copy()))
-            observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            seen.append(_Seen(observation.copy(), reward, terminated, truncated))
+                observation, info = env.reset()
+                seen.append(_Seen(observation.copy(), failures=tuple(info.get("failures", ()))))
+            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            seen.append(_Seen(observation.copy(), reward, terminated, truncated, tuple(info.get("failures", ()))))
             step += 1
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(
-            f"The environment {name} fails at its step {step + 1}: {type(error).__name__}: {error}; correct it."
-        ) from error
+    except EnvironmentFailed as error:
+        raise BadInput(f"{error.what}; correct it.") from error
     return seen
 
 

@@ -3,10 +3,7 @@
 import difflib
 import importlib
 import multiprocessing
-import os
-import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -16,12 +13,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.actions import BINS, ChooseActions
 from envs.errors import BadInput
+from envs.failures import ON_ERROR, Conduct, Guarded
 from envs.images import is_picture
 from envs.observations import Frames, check_can_render, find_image
+from envs.workers import Workers
 from envs.wrappers import SeededEpisodes
 
 SLOW_IMPORTS = ("torch", "torchrl")  # of a main module: seconds, which need not pass in each process
@@ -45,6 +44,10 @@ class EnvConfig:
             the next larger of these (envs/images.py).
         bins: values for each dimension of a continuous action (Box).
         parallel: a process for each environment; otherwise all of them in this process.
+        on_error: what becomes of an environment that raises an error, breaks its word, hangs or dies: "stop" the run, or
+            "restart" it: its episode ends as truncated with the step before, and the run goes on (docs/reliability.md).
+        timeout: seconds that a step or a reset of an environment with a process of its own may take; then it hangs.
+        max_restarts: of an environment within 1,000 of its steps; one more stops the run.
     """
 
     id: str = "deltadream/Crafter-v1"
@@ -57,10 +60,15 @@ class EnvConfig:
     size: int | None = None
     bins: int = BINS
     parallel: bool = False
+    on_error: str = "stop"
+    timeout: float = 120.0
+    max_restarts: int = 10
 
     def __post_init__(self) -> None:
         if not self.id:
             raise BadInput("env.id has no value; give one, as in env.id=CartPole-v1 or env.id=my_module:MyEnv-v0.")
+        if self.on_error not in ON_ERROR:
+            raise BadInput(f"env.on_error={self.on_error} was given; choose one of {', '.join(ON_ERROR)}.")
 
     @property
     def name(self) -> str:
@@ -77,8 +85,10 @@ class EnvConfig:
         )
 
 
-def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
-    """One environment, for videos and by hand; `config.parallel` is not read.
+def make_single(config: EnvConfig, seed: int, name: str | None = None, max_steps: int | None = None) -> SeededEpisodes:
+    """One environment, for videos and by hand; `config.parallel` and `config.timeout` are not read.
+
+    name: what it is called where it fails; max_steps: after which an episode is truncated.
 
     It shows frames `[size, size, channels]` uint8; its attribute `frames_text` says how they come to be.
 
@@ -86,17 +96,26 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
         BadInput: the id is not registered, the constructor refuses the arguments, or the spaces
             are not accepted (`find_image`, `Frames`, `ChooseActions`).
     """
+    return SeededEpisodes(Guarded(partial(_make_seen, config), _conduct(config, name, max_steps)), seed)
+
+
+def _conduct(config: EnvConfig, name: str | None, max_steps: int | None) -> Conduct:
+    return Conduct(name or config.name, config.on_error, config.timeout, config.max_restarts, max_steps)
+
+
+def _make_seen(config: EnvConfig) -> ChooseActions:
+    """What Gymnasium makes, as the agent has it."""
     env = _make(config)
     try:
-        for name in ("observation_space", "action_space"):
-            if not isinstance(getattr(env.unwrapped, name, None), gymnasium.Space):
-                raise BadInput(f"The environment {config.name} has no {name}; give it one, a gymnasium.Space.")
+        for space in ("observation_space", "action_space"):
+            if not isinstance(getattr(env.unwrapped, space, None), gymnasium.Space):
+                raise BadInput(f"The environment {config.name} has no {space}; give it one, a gymnasium.Space.")
         path = find_image(env.observation_space, config.pixels, config.image)
         if path is None and env.render_mode != "rgb_array":
             check_can_render(env, config.pixels)
             env.close()
             env = _make(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}))
-        return SeededEpisodes(ChooseActions(Frames(env, path, config.size, config.range, config.name), config.bins), seed)
+        return ChooseActions(Frames(env, path, config.size, config.range, config.name), config.bins)
     except BadInput:
         env.close()
         raise
@@ -122,7 +141,7 @@ def _make(config: EnvConfig) -> gymnasium.Env:
         raise BadInput(
             f"No environment is registered as {config.id!r}: {hint}(gymnasium.pprint_registry() lists those that are)."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"The environment {config.name} cannot be made with the arguments {config.kwargs}: "
             f"{type(error).__name__}: {error}; change env.id or env.kwargs, or install what it needs."
@@ -157,7 +176,7 @@ def _register(id: str) -> None:
         if name not in gymnasium.registry and module_name not in _asked and hasattr(module, "register_envs"):
             _asked.add(module_name)  # a second time, Gymnasium would warn of each
             module.register_envs()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"The module {module_name} of env.id={id} cannot be imported: {type(error).__name__}: {error}; correct it, "
             "install what it needs, or start the command where it lies."
@@ -170,7 +189,7 @@ def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
     if "rgb_array" not in env.metadata.get("render_modes", []) or env.render_mode == "rgb_array":
         return env
     rendered = make_single(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}), seed)
-    with suppress(Exception):  # whatever a stranger's render() raises
+    with suppress(Exception, SystemExit):  # whatever a stranger's render() raises
         rendered.env.reset(seed=0)  # not one of the episodes
         picture = rendered.render()
         if is_picture(picture):
@@ -180,8 +199,8 @@ def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
     return env
 
 
-def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
-    """One environment for each seed, stepped together.
+def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = None) -> VectorEnv:
+    """One environment for each seed, stepped together. max_steps: after which an episode is truncated.
 
     After the last step of an episode the next step resets that environment: its action is ignored,
     its reward is 0 and its observation is the next episode's first (`AutoresetMode.NEXT_STEP`).
@@ -190,22 +209,24 @@ def make_vector(config: EnvConfig, seeds: list[int]) -> VectorEnv:
 
     Infos are Gymnasium's: each entry is an array with a value for each environment, beside a mask
     `_entry` that says which environments gave one, at an episode's last step too. Crafter's counts
-    so become `infos["achievements"][name]`, int64 `[len(seeds)]`.
+    so become `infos["achievements"][name]`, int64 `[len(seeds)]`. Where an environment failed and was restarted, its
+    `infos["failures"]` are sentences that tell of it: its episode has ended as truncated, with the observation before the step
+    that failed and reward 0; or, if it failed in a reset, another episode has begun.
 
     Raises:
-        BadInput: as `make_single`; or there is no seed.
+        BadInput: as `make_single`; or there is no seed. Later, an environment breaks its word and is not to be restarted.
+        EnvironmentFailed: later, one fails and is not to be restarted.
     """
     if not seeds:
         raise BadInput("No seed was given to make_vector: give one for each environment.")
+    n = len(seeds)
+    names = [f"{config.name} ({i} of {n})" if n > 1 else config.name for i in range(1, n + 1)]
     if config.parallel:
-        # The one sentence arrives here as an error; what Gymnasium says besides, with a traceback, is for any other error.
-        for message in ("Received the following error", "Raising the last exception", r"Traceback .*envs\.errors\.BadInput"):
-            warnings.filterwarnings("ignore", rf"(?s).*ERROR: {message}", UserWarning)
         # An id that only this process knows (agent.train of a class) is told to the others.
         spec = gymnasium.registry.get(config.id)
-        makers = [partial(_make_in_worker, os.getpid(), config, seed, spec) for seed in seeds]
-        return AsyncVectorEnv(makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=_start_method())
-    makers = [partial(make_single, config, seed) for seed in seeds]
+        makers = [partial(_make_in_worker, config, seed, name, max_steps, spec) for seed, name in zip(seeds, names, strict=True)]
+        return Workers(makers, [_conduct(config, name, max_steps) for name in names], _start_method())
+    makers = [partial(make_single, config, seed, name, max_steps) for seed, name in zip(seeds, names, strict=True)]
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
@@ -219,15 +240,13 @@ def _start_method() -> str | None:
     return "forkserver"
 
 
-def _make_in_worker(parent: int, config: EnvConfig, seed: int, spec: EnvSpec | None) -> SeededEpisodes:
-    """`make_single` in a process that leaves signals to its parent, which still has use for it, and then closes it."""
-    if os.getpid() != parent:  # Gymnasium makes one there too, to see its spaces
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _make_in_worker(
+    config: EnvConfig, seed: int, name: str, max_steps: int | None, spec: EnvSpec | None
+) -> SeededEpisodes:
+    """`make_single` where the environment may not be registered."""
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
-    return make_single(config, seed)
+    return make_single(config, seed, name, max_steps)
 
 
 @contextmanager
@@ -236,10 +255,6 @@ def closing(envs: VectorEnv) -> Iterator[VectorEnv]:
     try:
         yield envs
     except BaseException:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the step that nobody waits for
-            for process in getattr(envs, "processes", ()):  # SIGTERM, Gymnasium's way, they leave to this one
-                process.kill()
-            envs.close(terminate=True)
+        envs.close(terminate=True)
         raise
     envs.close()

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 
 from envs.errors import BadInput
+from envs.failures import Restarted
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -16,7 +17,8 @@ def episode_seed(seed: int, episode: int) -> int:
 
 Position = tuple[int, int, list[Any]]
 """Where an environment stands: the numbers of the episode in which its game began and of the running one, and the
-actions since that game's beginning, of all its episodes."""
+actions since that game's beginning, of all its episodes. Where the first number is the larger one, the running episode broke
+off (`Restarted`), and the next step begins the next."""
 
 
 class SeededEpisodes(gymnasium.Wrapper):
@@ -25,6 +27,9 @@ class SeededEpisodes(gymnasium.Wrapper):
     Each `reset()` starts the next episode: number 0, 1, 2, ... A `reset(seed=s)` makes `s` the seed
     and starts its episode 0. Where the last step's info says `game_continues` (Atari: a life was lost, and
     others remain), the next episode goes on with the same game, and is decided by its actions too.
+
+    If the environment is Restarted in a step, its episode ends there: truncated, and with what was seen before that step. If it
+    is in a reset, the next episode begins instead. The info has `failures` then, a list of sentences.
 
     Attributes:
         seed: the seed from which every episode's own seed is derived.
@@ -69,6 +74,12 @@ class SeededEpisodes(gymnasium.Wrapper):
             observation, _, info = self._begin(options)
             return observation, info
         position, self.resume_from = self.resume_from, None
+        if position[0] > position[1]:  # what stands before an episode has to show something too: that episode's beginning
+            self._start_before(position[0])
+            observation, _, info = self._begin()
+            self._start_before(position[0])
+            self._reset_is_due = True
+            return observation, info
         for observation, _, info in self.go_to(position):
             pass
         self._reset_is_due = self._ended
@@ -102,17 +113,28 @@ class SeededEpisodes(gymnasium.Wrapper):
         self._ended = self._continues = self._reset_is_due = False
 
     def _begin(self, options: dict[str, Any] | None = None) -> tuple[Any, float, dict[str, Any]]:
-        self.episode += 1
-        seed = None
-        if not self._continues:
-            self._began, self._actions = self.episode, []
-            seed = episode_seed(self.seed, self.episode)
-        self._ended = self._continues = self._reset_is_due = False
-        observation, info = self.env.reset(seed=seed, options=options)
-        return observation, 0.0, info
+        failures: list[str] = []
+        while True:
+            self.episode += 1
+            seed = None
+            if not self._continues:
+                self._began, self._actions = self.episode, []
+                seed = episode_seed(self.seed, self.episode)
+            self._ended = self._continues = self._reset_is_due = False
+            try:
+                observation, info = self.env.reset(seed=seed, options=options)
+            except Restarted as restarted:
+                failures.append(str(restarted))
+                continue
+            return observation, 0.0, info | {"failures": failures} if failures else info
 
     def _play(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except Restarted as restarted:
+            self._start_before(self.episode + 1)
+            self._ended = self._reset_is_due = True
+            return restarted.seen, 0.0, False, True, {"failures": [str(restarted)]}
         self._actions.append(np.asarray(action).tolist())
         self._ended = terminated or truncated
         self._continues = bool(self._ended and info.get("game_continues", False))

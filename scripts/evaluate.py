@@ -20,7 +20,7 @@ from envs.vector import EnvConfig
 @dataclass
 class EvaluateConfig:
     """run: a run's folder (its newest checkpoint is taken) or a checkpoint's
-    episodes, num_envs, temperature, seed, parallel: as in agent/evaluation.py (EvaluationConfig); null: as the run itself
+    episodes, num_envs, temperature, seed, parallel, max_steps: as in agent/evaluation.py (EvaluationConfig); null: as the run itself
              is evaluated in the end
     device:  "auto", "cpu", "cuda", …
     random:  play by uniformly random actions instead, the base line
@@ -36,6 +36,7 @@ class EvaluateConfig:
     temperature: float | None = None
     seed: int | None = None
     parallel: bool | None = None
+    max_steps: int | None = None
     device: str = "auto"
     random: bool = False
     films: bool = True
@@ -56,7 +57,7 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
         )
     trained = replace(trained, env=env)
     check_spaces(agent.spaces, spaces_of(env.for_evaluation(), 0), env.name)
-    given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel")}
+    given = {name: getattr(config, name) for name in ("episodes", "num_envs", "temperature", "seed", "parallel", "max_steps")}
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     steps = steps_of(saved)
     policy = "random" if config.random else "agent"
@@ -69,6 +70,8 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
         result = evaluate(agent, trained.env, settings, bar.update, config.random)
     about = describe_evaluation(trained, settings, policy, saved.folder, saved.epoch, steps)
     print_table(about, result.summary())
+    for remark in result.remarks():
+        print(remark)
     write_result(output, about, result)
     print(f"written to {output}")
     if config.films:

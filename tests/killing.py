@@ -24,7 +24,7 @@ from tests.tiny import TINY
 
 # Stage -> how many of its calls there are in an epoch of SETTINGS, at least.
 STAGES = {"collect": 14, "update": 6, "evaluate": 18, "checkpoint": 30, "log": 2}
-SETTINGS = (*TINY, "checkpoint_every=1", "evaluate_every=1", "logger=csv")
+SETTINGS = (*TINY, "collect.epochs=1000000", "checkpoint_every=1", "evaluate_every=1", "logger=csv")
 LONGEST = 1.5  # epochs from a start to the kill, so that most kills come after another checkpoint
 
 

@@ -100,6 +100,7 @@ class Run:
     settings:    dotted key -> value of what decides how it learns
     curve:       (environment steps, mean return of the evaluation in training)
     evaluation, random: of the agent and of random actions: the latest epoch's with the most episodes
+    agent:       what it is made of, "" for Δ-IRIS
     """
 
     folder: Path
@@ -113,6 +114,12 @@ class Run:
     reached: int = 0
     evaluation: SavedEvaluation | None = None
     random: SavedEvaluation | None = None
+    agent: str = ""
+
+    @property
+    def series(self) -> str:
+        """What its seeds share: the experiment, and the agent where it is not Δ-IRIS."""
+        return f"{self.experiment}, {self.agent}" if self.agent else self.experiment
 
     @property
     def environment(self) -> str:
@@ -191,11 +198,18 @@ def read_config(folder: Path) -> Run:
         folder=folder,
         env_id=env["id"],
         experiment=config["experiment"],
+        agent=agent_of(settings),
         game=env.get("game"),
         seed=config["seed"],
         epochs=config["epochs"],
         settings={k: v for k, v in settings.items() if not k.startswith(tuple(f"{own}." for own in OWN_SETTINGS))},
     )
+
+
+def agent_of(settings: dict[str, Any]) -> str:
+    """What a run's agent is made of, "" for Δ-IRIS."""
+    world, policy = (settings.get(f"agent.{part}.kind.") for part in ("tokenizer", "policy"))
+    return "" if (world, policy) in ((None, None), ("delta", "cnn_lstm")) else f"{world} world, {policy} policy"
 
 
 def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -309,7 +323,7 @@ def check_protocols(runs: list[Run]) -> None:
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.experiment, run.environment), []).append(run)
+        groups.setdefault((run.series, run.environment), []).append(run)
     for group in groups.values():
         for name, one, other in differing_choices(group):
             raise BadInput(

@@ -52,7 +52,7 @@ def write_report(runs: list[Run], left_out: list[str], output: Path) -> str:
 
 def make_sections(runs: list[Run], output: Path) -> list[Section]:
     """One for each experiment and environment; all games of Atari are one environment."""
-    groups = grouped(runs, lambda run: (run.experiment, run.environment))
+    groups = grouped(runs, lambda run: (run.series, run.environment))
     experiments = [experiment for experiment, _ in groups]
     sections: list[Section] = []
     for (experiment, environment), group in groups.items():
@@ -83,7 +83,7 @@ def fill(section: Section) -> None:
 def run_row(run: Run) -> list[Any]:
     """A line of report.csv; cells are empty where the run has no evaluation."""
     values = {
-        "experiment": run.experiment, "environment": run.environment, "game": run.game, "seed": run.seed,
+        "experiment": run.series, "environment": run.environment, "game": run.game, "seed": run.seed,
         "run": run.folder, "reached": run.reached, "epochs": run.epochs,
         "random_return_mean": run.random.score if run.random else None,
     }  # fmt: skip

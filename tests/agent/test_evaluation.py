@@ -26,7 +26,7 @@ def catcher(request) -> Agent:
 
 def test_each_environment_plays_its_share(agent, monkeypatch):
     """So that short episodes are not favoured: whoever is quick does not play more of them."""
-    monkeypatch.setattr("agent.evaluation.make_vector", lambda env, seeds: counters(*[1, 2, 30][: len(seeds)]))
+    monkeypatch.setattr("agent.evaluation.make_vector", lambda env, seeds, max_steps: counters(*[1, 2, 30][: len(seeds)]))
     progress = []
     result = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=8, num_envs=3), progress.append)
     assert result.lengths.tolist() == [1] * 3 + [2] * 3 + [30] * 2
@@ -141,7 +141,7 @@ def test_random_play(catcher, monkeypatch):
 
 
 def test_summary(agent, monkeypatch):
-    monkeypatch.setattr("agent.evaluation.make_vector", lambda env, seeds: counters(*[2, 4, 9][: len(seeds)]))
+    monkeypatch.setattr("agent.evaluation.make_vector", lambda env, seeds, max_steps: counters(*[2, 4, 9][: len(seeds)]))
     summary = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=3, num_envs=3)).summary()
     assert summary["return_mean"] == 5 and summary["return_median"] == 4 and summary["length_mean"] == 5
     assert summary["return_standard_error"] == pytest.approx(np.sqrt((9 + 1 + 16) / 2 / 3))

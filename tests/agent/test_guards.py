@@ -27,5 +27,9 @@ def test_nothing_is_wrong(metrics):
     assert doubts(metrics, **ABOUT) == {}
 
 
+def test_no_reward_was_seen_yet():
+    assert doubts(WELL, **ABOUT | {"largest_reward": 0.0}) == {}
+
+
 def test_a_codebook_too_small_to_have_a_bit():
     assert doubts(WELL | {"tokenizer/codebook_entropy_bits": 0.5}, **ABOUT | {"num_codes": 2}) == {}

@@ -51,6 +51,13 @@ def test_what_does_not_fit_the_experiment(overrides, spaces, named):
     assert named in problem
 
 
+def test_nothing_to_learn():
+    (problem,) = problems(tiny(), trial(), Spaces(3, 32, (1,)))
+    assert "only one action" in problem
+    (problem,) = problems(tiny(), trial(rewards=np.array([1.0, -1e10])), SPACES)
+    assert "size 1e+10 all count as 4.9e+08" in problem
+
+
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (5, 3), (90, 4)])
 def test_the_contact_sheet(count, channels):
     frames = np.zeros((count, 32, 32, channels), np.uint8)

@@ -20,7 +20,7 @@ from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.equal import check_equal
-from tests.tiny import TINY_CRAFTER, tiny, tiny_of
+from tests.tiny import OF_AGENT, TINY_CRAFTER, tiny, tiny_of
 
 pytestmark = pytest.mark.usefixtures("without_films")
 
@@ -188,6 +188,15 @@ class TestWhatMayChange:
 
     def test_values_that_it_has_anyway(self):
         assert resumed_config(self.SAVED, ["seed=0", "agent.policy.hidden=8", "experiment=catch"]) == self.SAVED
+
+    @pytest.mark.parametrize("agent", OF_AGENT)
+    def test_its_own_parts(self, agent):
+        saved = tiny_of(agent)
+        policy = saved.agent.policy.kind
+        assert resumed_config(saved, [f"agent={agent}", f"agent/policy={policy}", "quantizer=cosine_ema"]) == saved
+        for other in {"agent=iris" if agent != "iris" else "agent=dart", "agent/policy=code_lstm", "quantizer=fsq", "size=tiny"}:
+            with pytest.raises(BadInput, match=f"^{other} was given, .* leave it out.$"):
+                resumed_config(saved, [other])
 
     @pytest.mark.parametrize("given", ["seed=1", "agent.policy.hidden=9", "collect.num_envs=5", "env.id=x", "~seed", "run=y"])
     def test_not_others(self, given):

@@ -114,7 +114,7 @@ def test_every_metric(run, agent):
         "dynamics": ["loss", "tokens", "reward", "end", "token_accuracy", "gradient_norm"],
         "policy": ["loss", "actor", "critic", "entropy_bonus", "entropy", "imagined_return", "imagined_reward",
                    "imagined_end_rate", "gradient_norm"],
-        "collect": ["episodes", "return_mean", "length_mean"],
+        "collect": ["episodes", "return_mean", "length_mean", "restarts"],
         "rates": ["collect_frames_per_second"] + [f"{part}_{what}_per_second" for part in ("tokenizer", "dynamics", "policy")
                   for what in ("updates", "frames")],
         "seconds": ["collect", "tokenizer", "dynamics", "policy", "wait", "sample", "transfer"],

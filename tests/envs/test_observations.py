@@ -136,7 +136,7 @@ class TestHeldToItsWord:
         sentence = str(refusal.value)
         assert "Shows-v0" in sentence and "step 2 of its episode 1" in sentence and named in sentence
 
-    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), None, "one", np.zeros(2)], ids=str)
+    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), 1e300, None, "one", np.zeros(2)], ids=str)
     def test_rewards(self, reward):
         wrapped = frames(Shows(IMAGE, reward=reward))
         wrapped.reset()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -80,8 +82,22 @@ def test_an_end_that_is_known_to_come():
 
 @pytest.mark.parametrize(
     ("fault", "named"),
-    [("fails", "fails at its step 5: IndexError: there is no fifth level"), ("shape", r"step 3 of its episode 1 .* the shape \(31, 32, 3\)")],
+    [("fails", "failed at step 5 of its episode 1: IndexError: there is no fifth level; correct it"), ("shape", r"step 3 of its episode 1 .* the shape \(31, 32, 3\)")],
 )
 def test_what_is_refused(fault, named):
     with pytest.raises(BadInput, match=named):
         trial(fault=fault)
+
+
+def test_failures_that_are_accepted():
+    """With env.on_error=restart: said, and no reason to refuse."""
+    found = try_out(EnvConfig(id="Trying-v0", kwargs={"fault": "fails"}, on_error="restart"), 0, 12)
+    assert found.lengths == (5, 5) and found.terminated == 0
+    (doubt,) = found.doubts()
+    assert "It failed 2 times in 12 steps" in doubt and "there is no fifth level" in doubt
+
+
+def test_a_world_of_single_steps():
+    found = trial()
+    assert not any("first step" in warning for warning in found.warnings())
+    assert "All 3 episodes ended at their first step" in " ".join(replace(found, lengths=(1, 1, 1)).warnings())

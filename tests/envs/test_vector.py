@@ -92,7 +92,7 @@ def test_no_checker_in_training():
     while isinstance(env, gymnasium.Wrapper):
         wrappers.append(type(env).__name__)
         env = env.env
-    assert wrappers == ["SeededEpisodes", "ChooseActions", "Frames", "OrderEnforcing"]
+    assert wrappers == ["SeededEpisodes", "Guarded", "ChooseActions", "Frames", "OrderEnforcing"]
 
 
 def test_arguments_reach_the_game():

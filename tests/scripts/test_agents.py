@@ -58,7 +58,8 @@ def test_benchmark(whole: tuple[str, Path]) -> None:
 def test_another_agent_cannot_go_on(whole: tuple[str, Path]) -> None:
     name, run = whole
     result = train(f"resume={run}", "epochs=9", "agent=delta_iris", cwd=run.parent)
-    assert result.code == 2 and "agent" in result.err and len(result.err.splitlines()) == 1
+    sentence = "agent=delta_iris was given, whose tokenizer is delta, but the run's is frame; leave it out.\n"
+    assert (result.code, result.err) == (2, sentence)
 
 
 @pytest.mark.slow

@@ -75,6 +75,8 @@ VALUES = {
     "env.pixels=seen": ["env.pixels=seen", "auto, observation, render"],
     "env.image=left": ["env.image=left"],
     "env.size=0": ["env.size=0"],
+    "env.on_error=go_on": ["env.on_error=go_on", "stop, restart"],
+    "env.timeout=0": ["env.timeout=0", "more than 0"],
     "env.id=odd_envs:Broken-v0": ["odd_envs:Broken-v0", "its data are missing"],
     "env.id=odd_envs:Unbounded-v0": ["observation space", "holds no image", "render_mode rgb_array (human)"],
     # Sizes that do not fit

@@ -56,7 +56,7 @@ def test_from_the_first_command_to_evaluation(place: Path):
     [
         (["env.id=unimportable:X-v0"], ["unimportable", "ZeroDivisionError: division by zero"]),
         (["env.id=odd_envs:Strang-v0"], ["did you mean odd_envs:Strange-v0"]),
-        (["env.id=odd_envs:Failing-v0"], ["fails at its step 3: KeyError: 'level 3'"]),
+        (["env.id=odd_envs:Failing-v0"], ["failed at step 3 of its episode 1: KeyError: 'level 3'"]),
         (["env.id=odd_envs:Lying-v0"], ["step 2 of its episode 1", "the value 1.5", "Box(0, 1, (32, 32), float32)"]),
         (["env.id=odd_envs:Unseen-v0"], ["odd_envs:Unseen-v0 renders None", "[H, W, 3] uint8"]),
     ],

@@ -1,0 +1,145 @@
+"""Environments that misbehave, in this process: the vector environment stops, or ends their episodes and goes on."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.errors import BadInput, EnvironmentFailed
+from envs.failures import Conduct, Restarts
+from envs.vector import EnvConfig, make_single, make_vector
+from tests.envs.misbehaving import FRAMES, REWARDS, Misbehaving
+
+RAISING = ("raise", "raise in reset", "SystemExit")
+BREAKING = (*REWARDS, *FRAMES, "action space")
+
+
+def config(fault: str | None, after: int = 10, **settings) -> EnvConfig:
+    return EnvConfig(id="Misbehaving-v0", kwargs={"fault": fault, "after": after}, **settings)
+
+
+def play(envs, steps: int) -> list[tuple]:
+    """Rows of (frames, rewards, terminated, truncated, info), that of the reset first."""
+    frames, info = envs.reset()
+    rows = [(frames, None, None, None, info)]
+    for _ in range(steps):
+        rows.append(envs.step(np.zeros((envs.num_envs, 1), np.int64)))
+    return rows
+
+
+@pytest.mark.parametrize("fault", [*RAISING, *BREAKING])
+def test_it_stops(fault: str):
+    envs = make_vector(config(fault), [0])
+    with pytest.raises(EnvironmentFailed if fault in RAISING else BadInput) as stop:
+        play(envs, 40)
+    text, reset = str(stop.value), fault.endswith("reset")
+    where = "in the reset that begins its episode 3" if reset else "at step 4 of its episode 2"
+    assert "Misbehaving-v0" in text and where in text and text.endswith(".") and "\n" not in text
+    if fault in RAISING:
+        assert "env.on_error=restart" in text and "misbehave()" in stop.value.trace
+
+
+@pytest.mark.parametrize("fault", [*RAISING, *BREAKING])
+def test_it_is_restarted(fault: str):
+    """The episode ends with the step before, as truncated; the next row is another episode's first."""
+    rows = play(make_vector(config(fault, on_error="restart"), [0]), 40)
+    whole = play(make_vector(config(None), [0]), 40)
+    failed = [i for i, row in enumerate(rows) if "failures" in row[4]]
+    reset = fault.endswith("reset")
+    # Episode 1 takes 7 steps and a reset; the next fails at its step 4, or if it fails in a reset, that is the one behind it.
+    first = 16 if reset else 12
+    assert failed[0] == first and len(failed) >= 2
+    for (frames, rewards, *ends, _), (other, its, *others, _) in zip(rows[:first], whole[:first], strict=True):
+        np.testing.assert_array_equal(frames, other)
+        assert rewards == its and ends == others
+    frames, rewards, terminated, truncated, info = rows[first]
+    (told,) = info["failures"][0]
+    assert "Misbehaving-v0" in told and "restart" in told
+    if reset:
+        assert not terminated[0] and not truncated[0]
+    else:
+        assert (rewards[0], terminated[0], truncated[0]) == (0.0, False, True)
+        np.testing.assert_array_equal(frames, rows[first - 1][0])
+        frames = rows[first + 1][0]
+    # What begins is an episode that its number decides: the one behind the broken one.
+    number = 3 if reset else 2
+    single = make_single(config(None), 0)
+    for _ in range(number + 1):
+        expected, _ = single.reset()
+    np.testing.assert_array_equal(frames[0], expected)
+
+
+@pytest.mark.parametrize("fault", ["raise", "raise in reset"])
+def test_only_so_often(fault: str):
+    with pytest.raises(EnvironmentFailed, match=r"after 3 restarts within 1000 steps.*env.max_restarts=3"):
+        play(make_vector(config(fault, after=0, on_error="restart", max_restarts=3), [0, 1]), 40)
+
+
+def test_restarts_long_ago_do_not_count():
+    restarts = Restarts(Conduct("X", "restart", 1.0, 2))
+    for steps in (0, 0, 1000, 1500, 2000):
+        restarts.steps = steps
+        assert restarts.accept("failed") == "The environment X failed; it is restarted."
+    with pytest.raises(EnvironmentFailed):
+        restarts.accept("failed")
+
+
+def test_the_others_notice_nothing():
+    alone = play(make_vector(config(None), [0, 1]), 30)
+    failing = make_vector(EnvConfig(id="Misbehaving-v0", on_error="restart"), [0, 1])
+    failing.envs[0].unwrapped.fault = "raise"
+    rows = play(failing, 30)
+    assert any("failures" in row[4] for row in rows)
+    for row, other in zip(rows, alone, strict=True):
+        np.testing.assert_array_equal(row[0][1], other[0][1])
+        assert not row[4].get("_failures", [False, False])[1]
+
+
+def test_a_person_is_not_a_failure():
+    """In this process KeyboardInterrupt is Ctrl-C, whoever raises it."""
+    with pytest.raises(KeyboardInterrupt):
+        play(make_vector(config("KeyboardInterrupt", on_error="restart"), [0]), 20)
+
+
+def test_other_spaces_after_a_restart():
+    made = iter([0, 1])
+
+    class Other(Misbehaving):
+        def __init__(self):
+            super().__init__("raise")
+            self.action_space = gymnasium.spaces.Discrete(3 + next(made))
+
+    gymnasium.register("Other-v0", Other)
+    try:
+        with pytest.raises(EnvironmentFailed, match="made anew it has other spaces"):
+            play(make_vector(EnvConfig(id="Other-v0", on_error="restart"), [0]), 20)
+    finally:
+        del gymnasium.registry["Other-v0"]
+
+
+def test_a_limit_of_steps():
+    rows = play(make_vector(config("endless"), [0], max_steps=4), 10)
+    assert [bool(row[3][0]) for row in rows[1:]] == [False, False, False, True, False] * 2
+
+
+def test_close_may_fail():
+    env = make_single(config(None), 0)
+    env.unwrapped.close = lambda: 1 / 0
+    env.close()
+
+
+@pytest.mark.parametrize("steps", range(9, 20))
+@pytest.mark.parametrize("fault", ["raise", "raise in reset"])
+def test_it_comes_back_where_it_stood(fault: str, steps: int):
+    """Around a failure too: its position leads there, without the failure."""
+    whole = make_vector(config(fault, on_error="restart"), [3])
+    rows = play(whole, steps)
+    position = whole.get_attr("position")[0]
+    resumed = make_vector(config(None), [3])
+    resumed.set_attr("resume_from", [position])
+    frames, _ = resumed.reset()
+    if position[0] <= position[1]:
+        np.testing.assert_array_equal(frames, rows[-1][0])
+    assert resumed.get_attr("position")[0] == position
+    if fault == "raise" and (rows[-1][2] | rows[-1][3])[0]:  # the next step is a reset
+        np.testing.assert_array_equal(resumed.step(np.zeros((1, 1), np.int64))[0], whole.step(np.zeros((1, 1), np.int64))[0])
+        assert resumed.get_attr("position") == whole.get_attr("position")
