@@ -28,7 +28,7 @@ def doubts(metrics: Mapping[str, float], num_codes: int, actions: tuple[int, ...
             f"The policy hardly chooses any more: its entropy is {entropy:.4f} of at most {most:.2f}; "
             "try a larger agent.actor_critic.entropy_weight, or a lower policy.learning_rate."
         )
-    limit = BEYOND * largest_reward / (1 - discount)
+    limit = BEYOND * largest_reward / (1 - discount) if discount < 1 else math.inf
     value = metrics.get("policy/imagined_return", 0.0)
     if abs(value) > limit > 0:
         found["critic"] = (

@@ -71,7 +71,7 @@ def start(arguments: tuple[str, ...], cwd: Path, kill: tuple[str, int, bool] | N
 def _train(arguments: tuple[str, ...], cwd: str, kill: tuple[str, int, bool] | None) -> None:
     if kill is not None:
         arm(*kill)
-    commands._child("train", arguments, cwd, cwd, {})
+    commands._child("train", arguments, cwd, cwd, {}, memory=None)
 
 
 def arm(stage: str, call: int, after: bool) -> None:

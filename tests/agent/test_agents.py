@@ -188,7 +188,7 @@ class TestOfConfigs:
             Agent(configure("agent/tokenizer=frame").agent, SPACES)
 
     def test_keys_of_another_kind(self) -> None:
-        with pytest.raises(BadInput, match="agent.tokenizer.frame_latent is not a key"):
+        with pytest.raises(BadInput, match="^agent.tokenizer.frame_latent belongs to agent/tokenizer=delta; choose that too, or leave the key out.$"):
             configure("agent=dart", "agent.tokenizer.frame_latent=3")
         with pytest.raises(BadInput, match="agent=dort does not exist; choose one of dart, delta_iris, iris"):
             configure("agent=dort")

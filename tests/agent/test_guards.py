@@ -27,8 +27,9 @@ def test_nothing_is_wrong(metrics):
     assert doubts(metrics, **ABOUT) == {}
 
 
-def test_no_reward_was_seen_yet():
-    assert doubts(WELL, **ABOUT | {"largest_reward": 0.0}) == {}
+@pytest.mark.parametrize("about", [{"largest_reward": 0.0}, {"discount": 1.0}])
+def test_no_reward_was_seen_yet_and_no_sum_is_too_large(about):
+    assert doubts(WELL | {"policy/imagined_return": 1e9}, **ABOUT | about) == {}
 
 
 def test_a_codebook_too_small_to_have_a_bit():

@@ -57,15 +57,18 @@ def test_a_sweep_is_done_once(place: Path):
     assert before.items() <= after.items()
 
 
-def test_a_sweep_that_was_killed_goes_on(place: Path):
-    arguments = ("--config-dir=own", "experiment=seconds", "seed=0,1", "--multirun", "epochs=4", "sweep=other")
+@pytest.mark.parametrize("groups", [(), ("agent=delta_iris", "quantizer=cosine_ema_rotation")])
+def test_a_sweep_that_was_killed_goes_on(place: Path, groups: tuple[str, ...]):
+    arguments = ("--config-dir=own", "experiment=seconds", "seed=0,1", "--multirun", "epochs=4", "sweep=other", *groups)
     (place / "output").mkdir()
     process = start_command("train", arguments, place, place / "output")
-    first, second = (place / "other" / "seconds" / f"seed-{seed}+epochs-4" for seed in (0, 1))
-    while checkpoint.newest(second) is None and process.is_alive():
+    runs: list[Path] = []
+    while (len(runs) < 2 or checkpoint.newest(runs[1]) is None) and process.is_alive():
+        runs = sorted((place / "other" / "seconds").glob("seed-*"))
         time.sleep(0.01)
     process.kill()
     process.join()
+    first, second = runs
     assert checkpoint.load(first, only=()).epoch == 4 > checkpoint.load(second, only=()).epoch
     result = run_command("train", arguments, place)
     assert result.code == 0, result.err
