@@ -28,7 +28,9 @@ def configure(*overrides: str) -> TrainConfig:
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return typed(compose("train", completed(list(overrides), TrainConfig)), TrainConfig)
-    except (HydraException, OmegaConfBaseException) as error:
+    except BadInput:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise BadInput(explain(error, TrainConfig)) from error
 
 

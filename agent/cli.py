@@ -110,7 +110,11 @@ def refuse(sentence: str) -> int:
 
 
 def completed(arguments: list[str], schema: type) -> list[str]:
-    """The arguments as Hydra wants them. Of other environments, experiment=tiny is the first thing to try."""
+    """The arguments as Hydra wants them; raises BadInput for a part's kind as a value. Of other environments, experiment=tiny is the first thing to try."""
+    for part in KINDS:
+        for argument in arguments:
+            if argument.lstrip("+").startswith(f"agent.{part}.kind="):
+                raise BadInput(f"{argument} was given; a part is chosen as a whole, by agent/{part}={argument.partition('=')[2]}.")
     named = any(argument.startswith(("experiment=", "resume=")) for argument in arguments)
     default = ["experiment=tiny"] if "env=gym" in arguments and not named and hasattr(schema, "experiment") else []
     return [*map(free_key, arguments), *default]

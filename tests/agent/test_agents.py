@@ -190,6 +190,10 @@ class TestOfConfigs:
     def test_keys_of_another_kind(self) -> None:
         with pytest.raises(BadInput, match="^agent.tokenizer.frame_latent belongs to agent/tokenizer=delta; choose that too, or leave the key out.$"):
             configure("agent=dart", "agent.tokenizer.frame_latent=3")
+        with pytest.raises(BadInput, match="^agent.policy.kind=vit was given; a part is chosen as a whole, by agent/policy=vit.$"):
+            configure("agent.policy.kind=vit")
+        with pytest.raises(BadInput, match="Config group override must be a string or a list"):
+            configure("agent=null")
         with pytest.raises(BadInput, match="agent=dort does not exist; choose one of dart, delta_iris, iris"):
             configure("agent=dort")
 
