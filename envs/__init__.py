@@ -5,6 +5,11 @@ imported when one is made. Gymnasium 1.x has no plugins, so say either `import e
 `gymnasium.make("deltadream/Crafter-v1")`, or `gymnasium.make("envs:deltadream/Crafter-v1")`.
 """
 
+import os
+
+# pygame's SDL, by which many environments render, would swallow SIGTERM: no `kill` and no Slurm would end the process.
+os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
+
 ENVIRONMENTS = {
     "deltadream/Crafter-v1": "envs.crafter:CrafterEnv",
     "deltadream/Catch-v0": "envs.catch:CatchEnv",

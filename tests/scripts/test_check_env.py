@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.scripts.commands import contents, evaluate, run_command, train
+from tests.scripts.commands import contents, evaluate, run_command, start_command, train
 from tests.scripts.test_bad_input import check_refused, without_caches
 from tests.tiny import TINY
 
@@ -18,6 +20,19 @@ GYM = ("env=gym", *(setting for setting in TINY if not setting.startswith("env.i
 def place(tmp_path: Path) -> Path:
     shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
     return tmp_path
+
+
+def test_a_renderer_does_not_swallow_signals(place: Path):
+    """As pygame would, which CartPole is drawn by."""
+    process = start_command("check_env", ("env=gym", "env.id=CartPole-v1", "trial=1000000000"), place, place)
+    try:
+        time.sleep(6)  # in the midst of its steps, or before
+        assert process.is_alive(), (place / "err").read_text()
+        process.terminate()
+        process.join(10)
+        assert process.exitcode == -signal.SIGTERM
+    finally:
+        process.kill()
 
 
 def test_the_page(place: Path):
