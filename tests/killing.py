@@ -84,12 +84,13 @@ def arm(stage: str, call: int, after: bool) -> None:
         def run(*arguments: Any, **others: Any) -> Any:
             here = (within or ["elsewhere"])[-1] == where
             left[0] -= here
-            if here and left[0] == 0 and not after:
+            due = here and left[0] == 0  # what it calls counts too
+            if due and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
                 return function(*arguments, **others)
             finally:  # some find nothing to remove, and say so by an error
-                if here and left[0] == 0:
+                if due:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return run
