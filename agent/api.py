@@ -48,8 +48,14 @@ def train(env: str | Callable[..., gymnasium.Env], *overrides: str) -> Path:
 
 
 def register(make: Callable[..., gymnasium.Env]) -> str:
-    """Make a class or a function known to Gymnasium, in place of an older one of this name. Returns the id."""
-    id = f"python/{make.__name__.strip('<>')}-v0"
+    """Make a class or a function known to Gymnasium, in place of an older one of this name. Returns the id.
+
+    Raises BadInput if it is neither, an environment that is made already, say.
+    """
+    if not callable(make):
+        raise BadInput(f"{make!r} was given as the environment; give an id, or a class or function that makes one.")
+    name = getattr(make, "__name__", None) or getattr(getattr(make, "func", None), "__name__", type(make).__name__)  # partial has a func
+    id = f"python/{name.strip('<>')}-v0"
     gymnasium.registry.pop(id, None)
     gymnasium.register(id, entry_point=make)
     return id

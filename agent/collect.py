@@ -48,8 +48,8 @@ class Row(NamedTuple):
 
 
 def to_frames(observations: np.ndarray) -> Tensor:
-    """[N, H, W, C] uint8 -> [N, C, H, W] uint8."""
-    return torch.from_numpy(np.ascontiguousarray(observations.transpose(0, 3, 1, 2)))
+    """[N, H, W, C] uint8 -> [N, C, H, W] uint8, a copy: an environment may use its array again."""
+    return torch.from_numpy(observations.transpose(0, 3, 1, 2).copy())
 
 
 class Player:

@@ -255,4 +255,5 @@ def report(folder: Path, config: TrainConfig) -> None:
         print(f"curves:     {plot_curves(folder)}")
     print(f"dream:      {max((folder / 'films').glob('*_dream.mp4'))}")
     trusted = f" env.id={config.env.id}" if ":" in config.env.id else ""
-    print(f"evaluate:   python scripts/evaluate.py run={folder}{trusted}")
+    in_python = config.env.id.startswith("python/")  # another process does not know it
+    print(f"evaluate:   {f'agent.evaluate({str(folder)!r})' if in_python else f'python scripts/evaluate.py run={folder}{trusted}'}")

@@ -91,18 +91,23 @@ class DreamVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin all episodes anew; `options` as `DreamEnv.reset`, the same for all."""
+        """Begin all episodes anew; `options` as `DreamEnv.reset`, the same for all; with Gymnasium's "reset_mask", [N] bool, only those."""
+        options = dict(options or {})
+        mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any() or (not mask.all() and None in self._generators):
+            raise BadInput(f"reset_mask={mask!r} was given; give a bool for each of {self.num_envs} environments, at least one True, after a first reset of all.")
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
             raise BadInput(f"{len(seeds)} seeds were given for {self.num_envs} environments; give one for each, or a number.")
-        for i, own in enumerate(seeds):
-            if own is not None or self._generators[i] is None:
-                self._generators[i] = seeding.np_random(own)[0]
-        self._pictures = begin(self.dreams, list(range(self.num_envs)), self._generators, options)
-        self.steps[:], self.ended[:] = 0, False
+        chosen = np.flatnonzero(mask).tolist()
+        for i in chosen:
+            if seeds[i] is not None or self._generators[i] is None:
+                self._generators[i] = seeding.np_random(seeds[i])[0]
+        self._pictures[mask] = begin(self.dreams, chosen, [self._generators[i] for i in chosen], options or None)
+        self.steps[mask], self.ended[mask] = 0, False
         return self._pictures.copy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -94,6 +94,7 @@ class Frames(gymnasium.Wrapper):
         super().__init__(env)
         self._path, self._name, self.is_rendered = path, name, path is None
         self._episode, self._step = 0, 0
+        self._kinds: dict[str, bool] = {}  # of an info's keys: whether it is a dictionary
         if path is None:
             space, why = self._rendered_space(), f"rendered (the observation, {short(env.observation_space)}, is not seen)"
         else:
@@ -113,7 +114,7 @@ class Frames(gymnasium.Wrapper):
         result = self.env.reset(seed=seed, options=options)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._refusal("reset() returned", _kind(result), "(observation, info) is accepted")
-        return self._frame(result[0]), _numbers(result[1])
+        return self._frame(result[0]), self._numbers(result[1])
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._step += 1
@@ -125,7 +126,7 @@ class Frames(gymnasium.Wrapper):
             raise self._refusal("it returned the reward", repr(reward), f"finite numbers up to {MOST_REWARD:.1e} are accepted")
         if self.env.action_space is not self._actions:
             self._check_actions(self.env.action_space)
-        return self._frame(observation), float(reward), bool(terminated), bool(truncated), _numbers(info)
+        return self._frame(observation), float(reward), bool(terminated), bool(truncated), self._numbers(info)
 
     def _check_actions(self, space: Space) -> None:
         if space != self._declared:
@@ -142,6 +143,19 @@ class Frames(gymnasium.Wrapper):
             what = "rendered an image with" if self._path is None else "returned an observation with"
             raise self._refusal(f"it {what}", fault, f"its space is {short(read.space)}")
         return image if read.is_native else read(image)
+
+    def _numbers(self, info: dict[str, Any]) -> dict[str, Any]:
+        """An info's numbers, and dictionaries of them, by name, as long as each stays what it was first. Of anything else a vector
+        environment makes no array, but an error."""
+        kept = {}
+        for key, value in info.items():
+            if isinstance(value, dict):
+                value = {name: number for name, number in value.items() if isinstance(name, str) and _is_number(number)}
+            elif not _is_number(value):
+                continue
+            if isinstance(key, str) and self._kinds.setdefault(key, isinstance(value, dict)) == isinstance(value, dict):
+                kept[key] = value
+        return kept
 
     def _picked(self, observation: Any) -> Any:
         try:
@@ -204,17 +218,9 @@ def _at(observation: Any, path: Path) -> Any:
     return observation
 
 
-def _numbers(info: dict[str, Any]) -> dict[str, Any]:
-    """An info's numbers, and dictionaries of them. Of other values, which may be of another kind or shape at another step,
-    a vector environment makes no array, but an error."""
-    kept = {}
-    for key, value in info.items():
-        if isinstance(value, dict):
-            value = {name: number for name, number in value.items() if isinstance(number, NUMBER)}
-        elif not isinstance(value, NUMBER):
-            continue
-        kept[key] = value
-    return kept
+def _is_number(value: Any) -> bool:
+    """Whether a vector environment can hold it in an array."""
+    return isinstance(value, NUMBER) and (not isinstance(value, int) or abs(value) < 2**63)
 
 
 def _is_finite(reward: Any) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -158,6 +160,15 @@ def _registered_by(module: str) -> list[str]:
     return [id for id, place in places.items() if package and package == place.partition(":")[0].partition(".")[0]]
 
 
+def check_is_meant(module: ModuleType, id: str) -> None:
+    """Raises BadInput if the working directory has a module of this name, and another one was imported: ours, or Python's."""
+    package = module.__name__.partition(".")[0]
+    here = [place for place in (Path.cwd() / f"{package}.py", Path.cwd() / package / "__init__.py") if place.exists()]
+    found = getattr(sys.modules[package], "__file__", None)
+    if here and (found is None or not Path(found).resolve().is_relative_to(Path.cwd().resolve())):
+        raise BadInput(f"env.id={id} would take {package} from {found or 'Python itself'}, and not from {here[0]}; give that another name.")
+
+
 _asked: set[str] = set()
 """The modules whose `register_envs` was called."""
 
@@ -173,9 +184,12 @@ def _register(id: str) -> None:
         return
     try:
         module = importlib.import_module(module_name)
+        check_is_meant(module, id)
         if name not in gymnasium.registry and module_name not in _asked and hasattr(module, "register_envs"):
             _asked.add(module_name)  # a second time, Gymnasium would warn of each
             module.register_envs()
+    except BadInput:
+        raise
     except (Exception, SystemExit) as error:
         raise BadInput(
             f"The module {module_name} of env.id={id} cannot be imported: {type(error).__name__}: {error}; correct it, "

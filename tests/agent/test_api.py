@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from agent import configure, evaluate, train
+from agent.api import register
 from envs.catch import CatchEnv
 from envs.errors import BadInput
 from tests.tiny import TINY
@@ -46,6 +47,18 @@ def test_a_function_and_its_arguments():
                 raise BadInput(f"only {size}; {kwargs}.")
 
             train(make, *SMALL)
+
+
+def test_what_makes_an_environment():
+    from functools import partial
+
+    class Maker:
+        def __call__(self):
+            raise NotImplementedError
+
+    assert register(partial(CatchEnv, 3)) == "python/CatchEnv-v0" and register(Maker()) == "python/Maker-v0"
+    with pytest.raises(BadInput, match="give an id, or a class or function that makes one"):
+        register(CatchEnv())
 
 
 def test_bad_input(tmp_path):

@@ -6,7 +6,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agent.agent import Agent
-from agent.collect import Collector, Episode, Player, achievements_of, info_of
+from agent.collect import achievements_of, Collector, Episode, info_of, Player, to_frames
 from agent.replay import Replay, ReplayConfig
 from envs.actions import ChooseActions
 from envs.spaces import Spaces
@@ -125,6 +125,14 @@ def test_the_policy_remembers_an_episode_and_nothing_before_it(agent):
             if not was_done[env]:
                 alone = agent.policy.remember(torch.stack(own[env])[None], alone)
             torch.testing.assert_close(player.state[env], alone[0])
+
+
+def test_an_array_that_is_used_again():
+    """Of one channel too, where there is nothing to put in order."""
+    array = np.zeros((2, 4, 4, 1), np.uint8)
+    frames = to_frames(array)
+    array[:] = 7
+    assert not frames.any()
 
 
 def test_infos_of_one_environment():

@@ -23,6 +23,7 @@ from agent.dreams import Dreams, given_starts
 from agent.run import train
 from envs.catch import CatchEnv
 from envs.dream import DreamEnv, DreamVectorEnv
+from envs.next_step import next_step
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from tests.tiny import OF_AGENT, tiny
@@ -174,6 +175,29 @@ def test_factors_and_channels():
     many.step(many.action_space.sample())
     with pytest.raises(BadInput, match="each from 0 to 2, 4"):
         many.step(np.full((N, 2), 3))
+
+
+def test_some_begin_anew(run_of_any):
+    """Gymnasium's reset_mask: the others go on as if nothing had been."""
+    dreams, others = (make_vec(run_of_any, autoreset_mode="SameStep") for _ in range(2))
+    actions, mask = actions_for(N, 8), np.arange(N) % 2 == 0
+    for env in (dreams, others):
+        env.reset(seed=3)
+        env.step(actions[0])
+    first, _ = dreams.reset(options={"reset_mask": mask})
+    assert np.array_equal(first[~mask], others._pictures[~mask]) and dreams.steps.tolist() == np.where(mask, 0, others.steps).tolist()
+    with pytest.raises(BadInput, match="reset_mask"):
+        dreams.reset(options={"reset_mask": np.zeros(N, bool)})
+    with pytest.raises(BadInput, match="after a first reset of all"):
+        make_vec(run_of_any).reset(options={"reset_mask": mask})
+
+
+def test_fit_for_collecting_in(run_of_any):
+    """An episode's end shows its last frame, and the step after it the next one's first."""
+    envs = next_step(make_vec(run_of_any, autoreset_mode="SameStep", max_episode_steps=2))
+    envs.reset(seed=0)
+    ends = [np.logical_or(*envs.step(action)[2:4]) for action in actions_for(N, 9)]
+    assert np.any(ends, axis=0).all() and not any((a & b).any() for a, b in zip(ends, ends[1:], strict=False))
 
 
 def test_time_limit(run_of_any):

@@ -168,9 +168,12 @@ class TestHeldToItsWord:
 
 def test_infos_that_a_vector_environment_can_stack():
     env = Shows(IMAGE)
-    info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b"}}
-    env.step = lambda action: (env.observation, 0.0, False, False, info)
-    assert frames(env).step(0)[4] == {"lives": 3, "won": True, "of": {"wood": 2}}
+    info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b", 0: 1}}
+    infos = iter([info | {"big": 2**70, 7: 1}, {"lives": {"left": 3}, "of": 5, "won": 0}])
+    env.step = lambda action: (env.observation, 0.0, False, False, next(infos))
+    wrapped = frames(env)
+    assert wrapped.step(0)[4] == {"lives": 3, "won": True, "of": {"wood": 2}}
+    assert wrapped.step(0)[4] == {"won": 0}  # what is a number at one step and a dictionary at another is neither
 
 
 class TestAnotherRange:

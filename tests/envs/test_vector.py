@@ -200,3 +200,12 @@ def test_a_time_limit_truncates():
     assert [int(truncated[0]) for _, truncated in flags] == [0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
     assert not any(terminated[0] for terminated, _ in flags)
     env.close()
+
+
+@pytest.mark.parametrize("name", ["envs", "json"])
+def test_a_module_of_another_name_is_not_taken_for_it(tmp_path, monkeypatch, name):
+    """One of ours, or Python's, where the working directory has one of the same name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.py").write_text("raise AssertionError\n")
+    with pytest.raises(BadInput, match=rf"^env.id={name}:Mine-v0 would take {name} from .*, and not from .*{name}.py; give that another name.$"):
+        make_single(EnvConfig(id=f"{name}:Mine-v0"), seed=0)
