@@ -59,10 +59,18 @@ def to_rgb(frames: np.ndarray) -> np.ndarray:
 
 def shown(env: gymnasium.Env, observation: np.ndarray) -> np.ndarray:
     """What an environment renders, if it is a picture for people, or else the observation [H, W, C]. -> [h, w, 3] uint8"""
-    picture = None if env.render_mode is None else env.render()
-    if is_picture(picture):
-        return picture
+    if env.render_mode is not None:
+        with contextlib.suppress(Exception):  # a stranger's render() may fail where nothing but a picture depends on it
+            if is_picture(picture := env.render()):
+                return picture
     return to_rgb(observation)
+
+
+def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture [h, w, 3] uint8 of the size that a film has: itself, or stretched."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
 
 
 def strip(rows: Sequence[np.ndarray], labels: Sequence[str], scale: int = 2) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.collect import to_frames
 from agent.nets.heads import Select
-from agent.pictures import Panel, scene, shown, to_rgb
+from agent.pictures import fitted, Panel, scene, shown, to_rgb
 from agent.segment import untold
 
 SHOWN = 384  # pixels, about the height of a frame when it is drawn
@@ -86,6 +86,7 @@ class Reality:
 
     def __init__(self, env: gymnasium.Env, as_seen: bool = False) -> None:
         self.env, self.as_seen = env, as_seen
+        self._size: tuple[int, ...] = ()
         self.frame = torch.empty(0)
         self.total = 0.0
 
@@ -101,7 +102,9 @@ class Reality:
         return View(real, None, over=bool(terminated or truncated))
 
     def _picture(self, observation: np.ndarray) -> np.ndarray:
-        return to_rgb(observation) if self.as_seen else shown(self.env, observation)
+        picture = to_rgb(observation) if self.as_seen else shown(self.env, observation)
+        self._size = self._size or picture.shape[:2]  # a renderer may change its mind
+        return fitted(picture, *self._size)
 
 
 class Dream:

@@ -12,7 +12,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.evaluation import Evaluation, Played
 from agent.imagination import dream
-from agent.pictures import shown, side_by_side, strip, to_rgb, write_video
+from agent.pictures import fitted, shown, side_by_side, strip, to_rgb, write_video
 from agent.segment import Segment
 from envs.vector import EnvConfig, make_rendered
 
@@ -73,7 +73,8 @@ def write_best_and_median(stem: Path, env: EnvConfig, result: Evaluation) -> lis
 
 def watch(path: Path, env: EnvConfig, played: Played) -> float:
     """Play an episode again and film it, as the environment renders it or else as the agent saw it. Returns its return."""
-    rewards = []
+    rewards: list[float] = []
+    size: list[int] = []
     game = make_rendered(env, played.seed)
 
     def frames() -> Iterator[np.ndarray]:
@@ -81,7 +82,9 @@ def watch(path: Path, env: EnvConfig, played: Played) -> float:
             if game.episode < played.position[1]:  # an earlier one of the same game, which a lost life ended
                 continue
             rewards.append(reward)
-            yield shown(game, observation)
+            picture = shown(game, observation)
+            size.extend(picture.shape[: 2 - len(size)])  # the first one's
+            yield fitted(picture, *size)
 
     write_video(path, frames())
     game.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 from PIL import Image
 
 from agent.pictures import (
-    BACKGROUND, CAPTION, GAP, MARGIN, VALUE, Panel, scene, side_by_side, strip, token_colour, write_video,
+    BACKGROUND, CAPTION, GAP, MARGIN, VALUE, Panel, fitted, scene, shown, side_by_side, strip, token_colour, write_video,
 )  # fmt: skip
 from envs.errors import BadInput
 
@@ -154,3 +155,23 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"\.mp4 or \.gif"):
             write_video(tmp_path / name, random_frames(2))
     assert not list(tmp_path.iterdir())
+
+
+class Moody(gymnasium.Env):
+    """Its pictures change their size, and some of them cannot be had."""
+
+    render_mode = "rgb_array"
+    pictures = [np.full((8, 6, 3), 1, np.uint8), np.full((4, 6, 3), 2, np.uint8), None, ValueError()]
+
+    def render(self):
+        picture, *self.pictures = self.pictures
+        if isinstance(picture, Exception):
+            raise picture
+        return picture
+
+
+def test_pictures_of_a_renderer_that_cannot_be_relied_on():
+    env, observation = Moody(), np.full((3, 3, 3), 9, np.uint8)
+    pictures = [fitted(shown(env, observation), 8, 6) for _ in range(4)]
+    assert [picture.shape for picture in pictures] == [(8, 6, 3)] * 4
+    assert [int(picture.mean()) for picture in pictures] == [1, 2, 9, 9]
