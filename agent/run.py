@@ -82,9 +82,15 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, spaces).eval().to(device)
+    missing = [parent for parent in wanted.parents if not parent.exists()]  # which are made with it
     folder = saved.run if saved else make_folder(wanted, unique=config.run is None)
-    with claim(folder):
-        run(config, folder, agent, execution, trial, saved)
+    try:
+        with claim(folder):
+            run(config, folder, agent, execution, trial, saved)
+    finally:
+        for parent in missing:
+            with contextlib.suppress(OSError):  # it is not empty: the run has left something
+                parent.rmdir()
     report(folder, config)
     return folder
 

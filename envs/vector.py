@@ -25,6 +25,7 @@ from envs.observations import Frames, check_can_render, find_image
 from envs.workers import Workers
 from envs.wrappers import SeededEpisodes
 
+OTHERS = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "MinAtar/": "minatar.gym"}  # whose ids begin so
 SLOW_IMPORTS = ("torch", "torchrl")  # of a main module: seconds, which need not pass in each process
 
 
@@ -137,6 +138,7 @@ def _make(config: EnvConfig) -> gymnasium.Env:
         own = _registered_by(module)  # a module that registers others' environments, or none at all, has none of its own
         near = difflib.get_close_matches(name, own or gymnasium.registry, cutoff=0.8 if module and not own else 0.5)
         near = [f"{module}:{found}" if module else found for found in near]
+        near = [f"{package}:{name}" for prefix, package in OTHERS.items() if name.startswith(prefix) and not module] or near
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         if not module:
             hint += "If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0 "

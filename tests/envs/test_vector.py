@@ -209,3 +209,12 @@ def test_a_module_of_another_name_is_not_taken_for_it(tmp_path, monkeypatch, nam
     (tmp_path / f"{name}.py").write_text("raise AssertionError\n")
     with pytest.raises(BadInput, match=rf"^env.id={name}:Mine-v0 would take {name} from .*, and not from .*{name}.py; give that another name.$"):
         make_single(EnvConfig(id=f"{name}:Mine-v0"), seed=0)
+
+
+@pytest.mark.parametrize("id", ["ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "MinAtar/Breakout-v1"])
+def test_an_id_without_its_package(id, monkeypatch):
+    """As the package's own documentation writes it."""
+    monkeypatch.delitem(gymnasium.registry, id, raising=False)  # another test may have imported it
+    package = {"A": "ale_py", "M": "min"}[id[0]]
+    with pytest.raises(BadInput, match=f"did you mean {package}[a-z.]*:{id}\\?"):
+        make_single(EnvConfig(id=id), seed=0)

@@ -75,16 +75,16 @@ def test_help_and_cfg(tmp_path: Path):
 @pytest.mark.parametrize("parallel", [False, True])
 def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
     """When it is tried, and nothing is left behind; or later, and what was learned stays."""
-    broken = ("env.id=odd_envs:NotANumber-v0", "run=run", "collect.num_envs=1", f"env.parallel={parallel}")
+    broken = ("env.id=odd_envs:NotANumber-v0", "run=new/run", "collect.num_envs=1", f"env.parallel={parallel}")
     for sound_steps in (0, 40):
         result = train(*SHORT, *broken, f"env.kwargs.sound_steps={sound_steps}", cwd=place)
         assert result.code == 2
         assert "odd_envs:NotANumber-v0" in result.err and "it returned the reward nan" in result.err
         assert result.err.count("\n") == 1, result.err
-        assert not (place / "run").exists()
+        assert not (place / "new").exists()
     result = train(*SHORT, *broken, "env.kwargs.sound_steps=80", cwd=place)
-    assert result.code == 2 and checkpoint.newest(place / "run").name == "epoch_000001", result
-    assert "epoch_000001 (go on with resume=run)" in result.err and result.err.count("\n") == 1
+    assert result.code == 2 and checkpoint.newest(place / "new" / "run").name == "epoch_000001", result
+    assert "epoch_000001 (go on with resume=new/run)" in result.err and result.err.count("\n") == 1
 
 
 def test_an_environment_that_its_seed_does_not_decide(place: Path):
