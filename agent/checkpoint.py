@@ -20,7 +20,6 @@ import json
 import operator
 import os
 import platform
-import random
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -29,7 +28,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import safetensors.torch
 import torch
@@ -454,26 +452,3 @@ def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
         return safetensors.torch.load(data)  # checks that the header and every tensor lie inside the file
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise Damaged(path, "is not a safetensors file") from error
-
-
-def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Python's, NumPy's global and torch's generators, CPU and every CUDA device: (tensors, JSON-able rest)."""
-    algorithm, words, *rest = np.random.get_state()
-    cuda = {f"cuda_{i}": generator for i, generator in enumerate(torch.cuda.get_rng_state_all())}
-    state = {"python": random.getstate(), "numpy": [algorithm, words.tolist(), *rest]}
-    return {"cpu": torch.get_rng_state(), **cuda}, state
-
-
-def set_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Put back what `random_state` gave; a CUDA device that was not there then is left alone."""
-    try:
-        version_, words, gauss_next = state["python"]
-        random.setstate((version_, tuple(words), gauss_next))
-        algorithm, words, *rest = state["numpy"]
-        np.random.set_state((algorithm, np.array(words, np.uint32), *rest))
-        torch.set_rng_state(tensors["cpu"])
-        for i in range(torch.cuda.device_count()):
-            if f"cuda_{i}" in tensors:
-                torch.cuda.set_rng_state(tensors[f"cuda_{i}"], i)
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise BadInput("The checkpoint's random states are of another kind; give another checkpoint.") from error

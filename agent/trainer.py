@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import psutil
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from agent import checkpoint
+from agent import checkpoint, files
 from agent.agent import Agent
 from agent.collect import Collector, Episode, achievements_of, to_json
 from agent.config import TrainConfig
@@ -31,6 +31,7 @@ from agent.logger import Logger
 from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode
 from agent.progress import progress
+from agent.random_states import get_random_state, set_random_state
 from agent.replay import Draw, Replay, check_rows
 from agent.results import describe_evaluation, result_path, write_result
 from agent.segment import Segment
@@ -220,7 +221,7 @@ class Trainer:
         """For a post-mortem: the batch of an update of the present epoch, a `Segment`'s tensors -> its file."""
         path = self.folder / f"non_finite_{part}_epoch_{self.epoch:06d}_update_{update:06d}.safetensors"
         tensors = dict(self.replay.gather(draw).cpu().items())
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        files.write(path, safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         return path
 
     def evaluate(self) -> None:
@@ -273,7 +274,7 @@ class Trainer:
         self.logger.flush()
         replay_state = self.replay.state_dict()
         collector_tensors, collector_state = self.collector.state_dict()
-        random_tensors, random_state = checkpoint.random_state()
+        random_tensors, random_state = get_random_state()
         tensors = {
             "agent": self.agent.state_dict(),
             **{f"{part}_optimizer": learner.state_dict() for part, learner in self.learners.items()},
@@ -323,7 +324,7 @@ class Trainer:
         self.epoch, self.best = saved.epoch, {name: saved.state["best"][name] for name in self.best}
         if "place" in saved.state:  # else the version that saved it stopped between epochs only
             self.place = Place.of(saved.state["place"])
-        checkpoint.set_random_state(saved.tensors["random"], saved.state["random"])
+        set_random_state(saved.tensors["random"], saved.state["random"])
 
     def warn(self, metrics: dict[str, float]) -> None:
         """Say what goes wrong, once as long as it lasts."""

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import checkpoint
-from agent.checkpoint import append_rows, load, newest, random_state, read_rows, save, set_random_state
+from agent.checkpoint import append_rows, load, newest, read_rows, save
+from agent.random_states import get_random_state, set_random_state
 from envs.errors import BadInput
 
 DTYPES = [
@@ -378,7 +379,7 @@ def test_random_state(tmp_path: Path) -> None:
         return ours + [torch.randn((), device=device).item() for device in devices]
 
     draw()  # leaves a second Gaussian waiting in Python's and NumPy's generators
-    tensors, state = random_state()
+    tensors, state = get_random_state()
     save(tmp_path, 1, {"random": tensors}, {"random": state}, keep=1)
     expected = draw()
     assert draw() != expected
