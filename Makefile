@@ -24,7 +24,7 @@ test-fast: .venv/installed
 	$(PYTEST) -m "not long and not slow"
 
 test-long: .venv/installed
-	.venv/bin/python -m pytest -m long
+	.venv/bin/python -m pytest -m long --timeout 0
 
 .venv/installed: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ": make PYTHON=python3.12, say.")'

@@ -14,13 +14,14 @@ import numpy as np
 from envs.errors import BadInput
 
 SIZE = 64  # pixels; the size of the paper's observation
+CELLS = 9  # that are seen, along each side
 RENDER_SIZE = 576  # pixels; 9 x 9 cells of 64
 
 
 class CrafterEnv(gymnasium.Env):
     """Survive and unlock 22 achievements, seen from above.
 
-    - observation: `[64, 64, 3]` uint8 in 0..255;
+    - observation: `[size, size, 3]` uint8 in 0..255, 9 × 9 cells of as many whole pixels as fit, and a black rest;
     - action: one of 17, in the order of `crafter.constants.actions`, which are `action_meanings`;
     - reward: +1 for each step that unlocks achievements not yet unlocked in this episode, and
       ±0.1 for each health point gained or lost;
@@ -32,25 +33,31 @@ class CrafterEnv(gymnasium.Env):
 
     Args:
         length: steps until an episode is truncated.
+        size: of the observation's sides in pixels; the paper's 64 leave a black row and column, 63 none.
         render_mode: None, or "rgb_array": `render()` returns `[576, 576, 3]` uint8.
 
     Raises:
-        BadInput: `length` is not a positive whole number.
+        BadInput: `length` is not a positive whole number, or `size` not a whole number from 9 on.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
-    def __init__(self, length: int = 10_000, render_mode: str | None = None):
+    def __init__(self, length: int = 10_000, size: int = SIZE, render_mode: str | None = None):
         if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise BadInput(
                 f"Crafter was given length={length!r}, but an episode has a whole number of steps, "
                 "1 or more: give such a number (the paper's is 10000)."
             )
+        if not isinstance(size, int) or isinstance(size, bool) or size < CELLS:
+            raise BadInput(
+                f"Crafter was given size={size!r}, but shows {CELLS} × {CELLS} cells of a pixel or more: give a whole number from {CELLS} on "
+                f"(the paper's is {SIZE})."
+            )
         self.render_mode = render_mode
-        self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_meanings = tuple(crafter.constants.actions)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_meanings))
-        self._game = _deterministic_game(length)
+        self._game = _deterministic_game(length, size)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -88,9 +95,9 @@ class CrafterEnv(gymnasium.Env):
         return picture
 
 
-def _deterministic_game(length: int) -> crafter.Env:
+def _deterministic_game(length: int, size: int) -> crafter.Env:
     """The package's game, made to depend on its seed alone, and without the map in its info."""
-    game = crafter.Env(size=(SIZE, SIZE), length=length, seed=0)
+    game = crafter.Env(size=(size, size), length=length, seed=0)
     world = _OrderedWorld(game._world.area, crafter.constants.materials, game._world._chunk_size)
     game._world = game._local_view._world = world
     # A picture of the whole world at every step, which nothing here reads.

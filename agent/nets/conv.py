@@ -214,12 +214,11 @@ class Decoder(nn.Sequential):
 
 
 def token_grid(num_tokens: int) -> tuple[int, int]:
-    """Rows and columns of the grid of tokens on a feature map, as square as a power of two allows.
+    """Rows and columns of the grid of tokens on a feature map, as square as can be, and not higher than wide.
 
-    Raises BadInput if num_tokens is not a power of two.
+    Raises BadInput if num_tokens is not positive.
     """
-    exponent = int(math.log2(num_tokens)) if num_tokens > 0 else -1
-    if exponent < 0 or 2**exponent != num_tokens:
-        raise BadInput(f"{num_tokens} tokens a step was given; choose a power of two (1, 2, 4, 8, 16).")
-    rows = 2 ** (exponent // 2)
+    if num_tokens < 1:
+        raise BadInput(f"{num_tokens} tokens a step was given; give one or more.")
+    rows = max(rows for rows in range(1, math.isqrt(num_tokens) + 1) if num_tokens % rows == 0)
     return rows, num_tokens // rows

@@ -120,8 +120,8 @@ def test_pixels() -> None:
 
 
 def test_token_grid() -> None:
-    grids = {k: token_grid(k) for k in (1, 2, 4, 8, 16, 64)}
-    assert grids == {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4), 16: (4, 4), 64: (8, 8)}
-    for k in (0, -4, 3, 6, 12):
+    grids = {k: token_grid(k) for k in (1, 2, 4, 8, 16, 64, 3, 9, 12)}
+    assert grids == {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4), 16: (4, 4), 64: (8, 8), 3: (1, 3), 9: (3, 3), 12: (3, 4)}
+    for k in (0, -4):
         with pytest.raises(BadInput, match=f"^{k} tokens a step"):
             token_grid(k)

@@ -42,6 +42,14 @@ def test_spaces():
     assert env.action_space == gymnasium.spaces.Discrete(17)
 
 
+def test_cells_of_whole_pixels():
+    """63 pixels are the paper's 64 without their black rest: nine cells of seven."""
+    paper, exact = (CrafterEnv(size=size).reset(seed=3)[0] for size in (64, 63))
+    assert (paper[:63, :63] == exact).all()
+    assert paper[63].max() == paper[:, 63].max() == 0
+    assert CrafterEnv(size=63).observation_space.shape == exact.shape
+
+
 def test_a_seed_decides_every_pixel_in_every_process(tmp_path):
     """Without the ordered chunks these processes part after some hundred steps."""
     runs = [

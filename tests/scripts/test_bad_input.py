@@ -86,7 +86,7 @@ VALUES = {
     "agent.actor_critic.horizon=6": ["horizon=6", "context"],
     "agent.actor_critic.burn_in=6": ["burn_in=6", "dynamics.steps=5"],
     "dynamics.steps=7": ["dynamics.steps=7", "agent.dynamics.context=6"],
-    "agent.tokenizer.tokens=3": ["3 tokens", "power of two"],
+    "agent.tokenizer.tokens=3": ["3 tokens", "tile"],
     "agent.tokenizer.tokens=64": ["64 tokens", "tile"],
     "agent.tokenizer.frame_conv.patch=4": ["frame_conv", "same reduction"],
     "agent.dynamics.transformer.heads=3": ["heads=3", "multiple"],

@@ -88,6 +88,7 @@ def test_a_killed_run_takes_its_processes_with_it(place: Path, tmp_path: Path):
     given = ("env.kwargs.fault=hang", "env.parallel=true", f"env.kwargs.pids={place}/pids", "env.timeout=1000")
     process = start_command("train", (*TINY, *ENV[:-1], *AFTER, *given), place, tmp_path)
     while not (place / "run" / "checkpoints" / "epoch_000001").exists():
+        assert process.is_alive(), (tmp_path / "err").read_text()
         time.sleep(0.1)
     time.sleep(2)
     process.kill()
