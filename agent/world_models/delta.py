@@ -27,10 +27,13 @@ from envs.spaces import Spaces
 class DeltaDynamicsConfig(TokenDynamicsConfig):
     """i_token: whether the transformer sees each frame as an I-token; false is an ablation of the paper's
     conv:    of the frame encoder that makes it
+    latent:  channels of that encoder's output, of which a linear layer then makes the I-token; null, as published: as many as
+             fill the I-token, and no such layer
     """
 
     kind: str = "delta"
     i_token: bool = True
+    latent: int | None = None
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
 
     def steps_needed(self, burn_in: int, horizon: int) -> int:
@@ -62,21 +65,25 @@ class DeltaDynamics(TokenDynamics):
         """What makes the I-token. Raises BadInput if the frame's cells do not fit into it."""
         width = self.config.transformer.width
         cells = conv.output_size(spaces.size) ** 2
-        if width < cells:
+        latent = self.config.latent or width // cells
+        if not latent:
             raise BadInput(
                 f"the world model's width {width} is less than the {cells} cells of its frame encoder's output; "
-                "raise width, or change the encoder's down or patch."
+                "raise width, change the encoder's down or patch, or give agent.dynamics.latent."
             )
-        self.frame_encoder = Encoder(conv, channels=spaces.channels, latent=width // cells)
-        self.unused = width % cells  # of the I-token; stays zero (as published there is nothing left)
+        self.frame_encoder = Encoder(conv, channels=spaces.channels, latent=latent)
+        features = latent * cells
+        if self.config.latent:
+            self.to_i_token = nn.Linear(features, width)
+        else:  # the rest stays zero; as published there is none
+            self.to_i_token = nn.ZeroPad1d((0, width - features)) if features < width else nn.Identity()
         self.frame_norm = nn.LayerNorm(width)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The I-token: frames [..., C, H, W] uint8, or their `pixels` -> [..., width]."""
         z = self.frame_encoder(pixels(frames).flatten(0, -4))
         z = rearrange(z, "n c h w -> n (h w c)")
-        z = F.pad(z, (0, self.unused)) if self.unused else z
-        return self.frame_norm(z).unflatten(0, frames.shape[:-3])
+        return self.frame_norm(self.to_i_token(z)).unflatten(0, frames.shape[:-3])
 
     def embed(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
         """What the transformer reads of T steps.

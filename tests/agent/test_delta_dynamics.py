@@ -124,8 +124,9 @@ def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> Non
     assert dynamics.loss(segment, tokens)["end"] != before["end"]
 
 
-def test_every_parameter_learns() -> None:
-    agent = make_agent().requires_grad_(True)
+@pytest.mark.parametrize("latent", [None, 3])
+def test_every_parameter_learns(latent: int | None) -> None:
+    agent = make_agent(latent=latent).requires_grad_(True)
     agent.dynamics.loss(random_segment(4, STEPS), random_tokens(4, STEPS - 1))["loss"].backward()
     assert [name for name, p in agent.dynamics.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -135,6 +136,8 @@ def test_misfits_are_refused() -> None:
     config.transformer.width = 12
     with pytest.raises(BadInput, match="width 12 is less than the 16 cells"):
         DeltaDynamics(config, SPACES, CODES, K)
+    config.latent = 1  # then it fits
+    assert DeltaDynamics(config, SPACES, CODES, K).embed_frames(random_segment(2, 2).frames).shape == (2, 2, 12)
     with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
         DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), Spaces(3, 64, (ACTIONS,)), CODES, K)
 
@@ -177,11 +180,11 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("i_token", [True, False])
+@pytest.mark.parametrize("change", [{}, {"i_token": False}, {"latent": 3}])
 @pytest.mark.parametrize(("past", "steps"), [(1, 8), (3, 6), (8, 1)])
-def test_stepping_equals_the_forward_pass(past: int, steps: int, i_token: bool) -> None:
+def test_stepping_equals_the_forward_pass(past: int, steps: int, change: dict) -> None:
     """Up to the whole context of 8 steps: the last of them still remembers the first frame."""
-    agent = make_agent(i_token=i_token)
+    agent = make_agent(**change)
     segment = random_segment(2, past + 1)[:, :past]
     actions = torch.randint(ACTIONS, (2, steps, 2), generator=torch.Generator().manual_seed(1))
     tokens = random_tokens(2, steps)
