@@ -21,7 +21,7 @@ from tests.tiny import OF_AGENT
 
 from .conftest import POLICIES, SPACES, config_of, random_segment
 
-EXPERIMENTS = ("crafter", "crafter_1m", "crafter_quick", "atari100k", "atari_quick", "catch", "tiny", "small", "base")
+EXPERIMENTS = ("crafter", "crafter_1m", "crafter_laptop", "crafter_quick", "atari100k", "atari_quick", "catch", "tiny", "small", "base")
 
 
 def make(world: str, policy: str) -> Agent:
@@ -168,7 +168,7 @@ class TestOfConfigs:
             check_config(config)
             assert config.agent.policy.kind == policy
             with torch.device("meta"):
-                Agent(config.agent, Spaces(3, 32 if experiment == "catch" else 64, (5,)))
+                Agent(config.agent, Spaces(3, config.env.size or (32 if experiment == "catch" else 64), (5,)))
 
     def test_what_the_papers_print(self) -> None:
         """Of DART (facts of the paper): 512 codes of 512, 16 tokens, 10 layers of 256, a policy of 6 layers of 512."""
