@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
 import os
 import sys
 import traceback
@@ -44,7 +43,6 @@ def command(
     Exit code 2 and one sentence for bad input, 1 for a run that had to stop, 130 for Ctrl-C.
     """
     store(config_name, schema)
-    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every storage on standard output
     sys.path.append(os.getcwd())  # env.id=module:Name-v0 finds a module where one stands
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here instead of in Hydra's own report
     failures: list[Exception] = []
