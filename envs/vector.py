@@ -159,7 +159,7 @@ def _make(config: EnvConfig) -> gymnasium.Env:
         own = _registered_by(module)  # a module that registers others' environments, or none at all, has none of its own
         near = _nearest(name, own or gymnasium.registry, 0.8 if module and not own else 0.5)
         near = [f"{module}:{found}" if module else found for found in near]
-        near = [f"{package}:{name}" for prefix, package in OTHERS.items() if name.startswith(prefix) and not module] or near
+        near = [f"{package}:{name}" for prefix, package in OTHERS.items() if name.startswith(prefix) and module != package] or near
         hint = f": did you mean {' or '.join(near)}?" if near else "; gymnasium.pprint_registry() lists those that are."
         if not module:
             hint += " If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0."
