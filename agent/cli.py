@@ -120,7 +120,7 @@ def completed(arguments: list[str], schema: type) -> list[str]:
 
 def free_key(argument: str) -> str:
     """An environment's own argument, env.kwargs.name=value, may be new: to Hydra that is ++env.kwargs.name=value."""
-    return f"++{argument}" if argument.startswith(("env.kwargs.", "env.evaluation_kwargs.")) else argument
+    return f"++{argument}" if argument.startswith(("env.kwargs", "env.evaluation_kwargs")) else argument
 
 
 def check_arguments(arguments: list[str], schema: type) -> None:

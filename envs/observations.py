@@ -258,5 +258,5 @@ def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} {value.dtype}"
     if isinstance(value, tuple | list):
-        return f"{len(value)} values"
+        return f"{'a list of ' * isinstance(value, list)}{len(value)} values"
     return repr(value) if value is None else type(value).__name__

@@ -211,6 +211,8 @@ def _register(id: str) -> None:
     module_name, _, name = id.rpartition(":")
     if not module_name:
         return
+    if module_name.endswith(".py") or "/" in module_name:
+        raise BadInput(f"env.id={id} names a file; give its module, as in env.id={Path(module_name).stem}:{name}, and start the command where it lies.")
     try:
         module = importlib.import_module(module_name)
         check_is_meant(module, id)

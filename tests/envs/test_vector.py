@@ -131,7 +131,7 @@ def test_a_name_like_no_other_is_refused(id: str):
     assert ": (" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("id", "named"), [("CARTPOLE-V1", "did you mean CartPole-v1"), ("Taxi-v3", "Please use `Taxi-v4` instead; change env.id")])
+@pytest.mark.parametrize(("id", "named"), [("CARTPOLE-V1", "did you mean CartPole-v1"), ("./games/mine.py:Mine-v0", "names a file; .*env.id=mine:Mine-v0"), ("Taxi-v3", "Please use `Taxi-v4` instead; change env.id")])
 def test_a_name_almost_right(id, named, recwarn):
     """One sentence, and no warning besides."""
     with pytest.raises(BadInput, match=named):
