@@ -122,8 +122,8 @@ class Frames(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         self._episode, self._step = self._episode + 1, 0
-        self._check_actions(self.env.action_space)
         result = self.env.reset(seed=seed, options=options)
+        self._check_actions(self.env.action_space)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._refusal("reset() returned", _kind(result), "(observation, info) is accepted")
         return self._frame(result[0]), self._numbers(result[1])
@@ -162,7 +162,7 @@ class Frames(gymnasium.Wrapper):
 
     def _numbers(self, info: dict[str, Any]) -> dict[str, Any]:
         """An info's numbers, and dictionaries of them, by name, as long as each stays what it was first. Of anything else a vector
-        environment makes no array, but an error."""
+        environment makes no array, but an error. What is called `failures` is ours (SeededEpisodes)."""
         if not isinstance(info, Mapping):
             raise self._refusal("it returned the info", repr(info)[:100], "a dictionary is accepted")
         kept = {}
@@ -171,7 +171,7 @@ class Frames(gymnasium.Wrapper):
                 value = {name: number for name, number in value.items() if isinstance(name, str) and _is_number(number)}
             elif not _is_number(value):
                 continue
-            if isinstance(key, str) and self._kinds.setdefault(key, isinstance(value, dict)) == isinstance(value, dict):
+            if isinstance(key, str) and key != "failures" and self._kinds.setdefault(key, isinstance(value, dict)) == isinstance(value, dict):
                 kept[key] = value
         return kept
 
@@ -258,5 +258,5 @@ def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} {value.dtype}"
     if isinstance(value, tuple | list):
-        return f"{'a list of ' * isinstance(value, list)}{len(value)} values"
+        return f"{'a list of ' * isinstance(value, list)}{len(value)} value{'s' * (len(value) != 1)}"
     return repr(value) if value is None else type(value).__name__

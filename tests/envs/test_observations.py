@@ -204,7 +204,7 @@ class TestHeldToItsWord:
 
 def test_infos_that_a_vector_environment_can_stack():
     env = Shows(IMAGE)
-    info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b", 0: 1}}
+    info = {"lives": 3, "failures": 2, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b", 0: 1}}
     infos = iter([info | {"big": 2**70, 7: 1}, {"lives": {"left": 3}, "of": 5, "won": 0}])
     env.step = lambda action: (env.observation, 0.0, False, False, next(infos))
     wrapped = frames(env)
