@@ -5,6 +5,8 @@ import os
 # Before torch is imported: its OpenMP threads wait for one another in a busy loop, which on a machine that
 # does anything else besides makes an update up to fifty times slower. A short wait, then sleep.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# And torchrl, which would tell of every storage on standard output.
+os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
 
 
 def __getattr__(name: str):

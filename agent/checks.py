@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import math
 import os
+import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,8 +172,13 @@ def pick_device(name: str) -> torch.device:
 def check_writable(key: str, path: Path) -> None:
     """Raises BadInput, before any work, if the file `key`=`path` could not be written."""
     above = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not above.is_dir() or not os.access(path if path.exists() else above, os.W_OK):
-        raise BadInput(f"{key}={path} cannot be written; give {key}=<a file in a folder that you may write to>.")
+    try:
+        if path.is_dir() or path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError
+        with tempfile.TemporaryFile(dir=above):  # what rights do not tell: /proc has no room for files
+            pass
+    except OSError as error:
+        raise BadInput(f"{key}={path} cannot be written; give {key}=<a file in a folder that you may write to>.") from error
 
 
 def check_space(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
 import os
 import sys
 import traceback
@@ -44,7 +43,6 @@ def command(
     Exit code 2 and one sentence for bad input, 1 for a run that had to stop, 130 for Ctrl-C.
     """
     store(config_name, schema)
-    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every storage on standard output
     sys.path.append(os.getcwd())  # env.id=module:Name-v0 finds a module where one stands
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here instead of in Hydra's own report
     failures: list[Exception] = []
@@ -122,7 +120,7 @@ def completed(arguments: list[str], schema: type) -> list[str]:
 
 def free_key(argument: str) -> str:
     """An environment's own argument, env.kwargs.name=value, may be new: to Hydra that is ++env.kwargs.name=value."""
-    return f"++{argument}" if argument.startswith(("env.kwargs.", "env.evaluation_kwargs.")) else argument
+    return f"++{argument}" if argument.startswith(("env.kwargs", "env.evaluation_kwargs")) else argument
 
 
 def check_arguments(arguments: list[str], schema: type) -> None:

@@ -177,6 +177,7 @@ def scene(
     canvas = _canvas(width + width % 2, height + height % 2)
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, top - CAPTION // 2), title, BRIGHT, fonts[14], anchor="lm")
+    note = _cut(note, fonts[14], right - 2 * MARGIN - fonts[14].getlength(title))
     draw.text((right, top - CAPTION // 2), note, BRIGHT, fonts[14], anchor="rm")
     x = MARGIN
     for panel, width in zip(panels, widths, strict=True):
@@ -288,6 +289,14 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """A text, or as much of it as fits so many pixels."""
+    kept = text[: int(width)]  # no letter is narrower than a pixel
+    while kept and font.getlength(kept + "…" * (kept != text)) > width:
+        kept = kept[:-1]
+    return kept + "…" * (kept != text)
 
 
 def _canvas(width: int, height: int) -> Image.Image:

@@ -7,7 +7,6 @@ import numpy as np
 from agent.agent import sketch_agent
 from agent.config import TrainConfig
 from agent.nets.heads import TwoHot
-from agent.nets.heads import TwoHot
 from agent.parts import steps_to_collect
 from agent.pictures import strip, to_rgb
 from agent.replay import Replay
@@ -59,7 +58,7 @@ def rewards(trial: Trial, code: str) -> str:
 
 def duration(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
+        return f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sized
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -9,9 +10,12 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 from envs.errors import BadInput
-from envs.images import short
+from envs.images import is_bounded, short
+from envs.spaces import times
 
 BINS = 5  # docs/actions.md: on CarRacing more of them bring nothing
+MOST = 2**16  # choices of all factors together: each has a row of an embedding, and a logit
+LABEL = 40  # letters of an action's name
 
 
 class Reading(NamedTuple):
@@ -20,11 +24,14 @@ class Reading(NamedTuple):
     names: of the choices of each factor
     to_env: choices [F] int64 -> an action of the space
     text: for people
+    rest: the choices that do least, where a person does nothing: of a Box the values next to 0, or else the middle ones; of the
+        others the first ones
     """
 
     names: tuple[tuple[str, ...], ...]
     to_env: Callable[[np.ndarray], Any]
     text: str
+    rest: tuple[int, ...]
 
 
 class ChooseActions(gymnasium.ActionWrapper):
@@ -36,14 +43,15 @@ class ChooseActions(gymnasium.ActionWrapper):
     Attributes:
         names: tuples of strings, what the choices of each factor are called.
         text: how the actions are read, a sentence's worth for people.
+        rest: see `Reading`
 
     Raises:
-        BadInput: the space is none of these, or a Box without bounds.
+        BadInput: the space is none of these, a Box without bounds, or too large.
     """
 
     def __init__(self, env: gymnasium.Env, bins: int = BINS):
         super().__init__(env)
-        self.names, self._to_env, self.text = read(env.action_space, bins, getattr(env.unwrapped, "action_meanings", None))
+        self.names, self._to_env, self.text, self.rest = read(env.action_space, bins, _meanings(env.unwrapped))
         self.action_space = MultiDiscrete([len(names) for names in self.names])
 
     def action(self, action: np.ndarray) -> Any:
@@ -54,39 +62,49 @@ class ChooseActions(gymnasium.ActionWrapper):
         return ", ".join(names[choice] for names, choice in zip(self.names, np.ravel(action), strict=True))
 
 
+def _meanings(env: gymnasium.Env) -> Any:
+    """What an environment calls its actions: an attribute, or a method as ALE has it."""
+    with suppress(Exception):  # whatever a stranger's raises
+        return getattr(env, "action_meanings", None) or env.get_action_meanings()
+
+
 def read(space: Space, bins: int, meanings: Any = None) -> Reading:
     """How `ChooseActions` reads a space; meanings: what the environment calls its actions, if that is a list of names."""
     if isinstance(space, Discrete):
         count, first = int(space.n), int(space.start)
+        _check_number(space, count)
         told = isinstance(meanings, tuple | list) and len(meanings) == count
-        named = tuple(map(str, meanings)) if told else tuple(f"action {first + i}" for i in range(count))
-        return Reading((named,), lambda a: first + int(a[0]), f"{space}: one of {count}")
+        named = tuple(map(_short, meanings)) if told else tuple(f"action {first + i}" for i in range(count))
+        return Reading((named,), lambda a: first + int(a[0]), f"{space}: one of {count}", (0,))
     if isinstance(space, MultiDiscrete):
         sizes, first = space.nvec.ravel(), np.ravel(space.start)
+        _check_number(space, sum(map(int, sizes)))
         names = tuple(
             tuple(f"{i}: {start + j}" for j in range(n)) for i, (n, start) in enumerate(zip(sizes, first, strict=True))
         )
-        return Reading(
-            names, lambda a: (a + first).reshape(space.shape).astype(space.dtype), f"{short(space)}: {_counted(sizes)}"
-        )
+        text = f"{short(space)}: {_counted(sizes)}"
+        return Reading(names, lambda a: (a + first).reshape(space.shape).astype(space.dtype), text, (0,) * len(names))
     if isinstance(space, MultiBinary):
         count = int(np.prod(space.shape))
+        _check_number(space, 2 * count)
         names = tuple((f"{i}: off", f"{i}: on") for i in range(count))
-        return Reading(names, lambda a: a.reshape(space.shape).astype(space.dtype), f"{space}: {_counted(names)} of two")
+        text = f"{space}: {_counted(names)} of two"
+        return Reading(names, lambda a: a.reshape(space.shape).astype(space.dtype), text, (0,) * count)
     if isinstance(space, Box):
         return _read_box(space, bins)
     raise BadInput(
-        f"The environment's action space is {space}, but Discrete, MultiDiscrete, MultiBinary and a bounded Box are "
+        f"The environment's action space is {short(space)}, but Discrete, MultiDiscrete, MultiBinary and a bounded Box are "
         "accepted: wrap it so that its actions are one of these."
     )
 
 
 def _read_box(space: Box, bins: int) -> Reading:
-    if not space.is_bounded() or space.low.size == 0:
+    if not is_bounded(space) or space.low.size == 0:
         raise BadInput(
-            f"The environment's action space is {space}, whose bounds are not finite: wrap it "
+            f"The environment's action space is {short(space)}, whose bounds are not finite, or are the ends of its type: wrap it "
             "(gymnasium.wrappers.RescaleAction, say) so that each dimension has a least and a greatest value."
         )
+    _check_number(space, bins * space.low.size)
     low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))
     values = [np.linspace(least, most, bins if most > least else 1) for least, most in zip(low, high, strict=True)]
     if not np.issubdtype(space.dtype, np.floating):
@@ -97,8 +115,22 @@ def _read_box(space: Box, bins: int) -> Reading:
     return Reading(
         names,
         lambda a: padded[a, columns].reshape(space.shape).astype(space.dtype),
-        f"{short(space)}: {_counted(values)} of {' × '.join(str(len(axis)) for axis in values)} values (env.bins={bins})",
+        f"{short(space)}: {_counted(values)} of {times([len(axis) for axis in values])} values (env.bins={bins})",
+        tuple(int(np.abs(axis).argmin()) if axis[0] <= 0 <= axis[-1] else len(axis) // 2 for axis in values),
     )
+
+
+def _check_number(space: Space, choices: int) -> None:
+    if choices > MOST:
+        raise BadInput(
+            f"The environment's action space is {short(space)}, which has {choices:,} choices, but {MOST:,} of all factors together are "
+            "accepted: wrap it so that it has fewer."
+        )
+
+
+def _short(name: Any) -> str:
+    text = " ".join(str(name).split())
+    return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
 
 
 def _counted(factors: Sized) -> str:

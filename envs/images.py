@@ -12,16 +12,45 @@ SIDES = (16, 32, 48, 64, 96, 128)  # pixels, of frames: what every encoder here 
 USUAL = 64  # the side for images that are larger than any of them
 LEAST = 3  # pixels: what is lower or narrower is a table of numbers
 UNBOUNDED = 1e30  # the greatest float32 is used as "no bound"
+EXACT = 2**53  # up to it float64 holds all integers
 
 ImageSpace = Box | MultiBinary
 
 
-def is_image(space: Space) -> bool:
-    """Whether a space holds images: [H, W], [H, W, C], [C, H, W] or a stack of those, of numbers between finite bounds."""
-    if not isinstance(space, ImageSpace) or not 2 <= len(space.shape) <= 4:
+def is_image(space: Space, layout: str | None = None, has_range: bool = False) -> bool:
+    """Whether a space holds images: [H, W], [H, W, C], [C, H, W] or a stack of those, of numbers between finite bounds.
+
+    layout: of its axes (`check_layout`), None: as `usual_layout` has it; has_range: its bounds are declared elsewhere
+    """
+    if not isinstance(space, ImageSpace) or not 2 <= len(space.shape) <= 4 or len(layout or space.shape) != len(space.shape):
         return False
-    height, width = (space.shape[axis] for axis in _axes(space.shape)[:2])
-    return min(height, width) >= LEAST and all(space.shape) and (isinstance(space, MultiBinary) or _is_bounded(space))
+    axes = layout or usual_layout(space.shape)
+    height, width = space.shape[axes.index("h")], space.shape[axes.index("w")]
+    return min(height, width) >= LEAST and all(space.shape) and (isinstance(space, MultiBinary) or has_range or is_bounded(space))
+
+
+def check_layout(layout: str) -> None:
+    """Raises BadInput if it does not name each axis of an image by its letter."""
+    if not {"h", "w"} <= set(layout) <= set("hwcs") or len(set(layout)) != len(layout):
+        raise BadInput(
+            f"env.layout={layout} was given; give a letter for each axis of the image in its order: h and w for height and width, "
+            "c for channels, s for a stack, as hwc, chw, shwc or hwcs."
+        )
+
+
+def usual_layout(shape: tuple[int, ...]) -> str:
+    """What the axes of an image are, where nothing is said of them.
+
+    Channels are the last of three axes; but the first one if that is less than half of both others, or if only the others
+    are alike. A stack is the first of four; but the last one if the first two are larger than all the others, or alike.
+    """
+    if len(shape) == 2:
+        return "hw"
+    first, middle, *rest = shape
+    if len(shape) == 4:
+        alike = first == middle != rest[0] and first > min(rest)  # not a stack of four with four channels
+        return "hwcs" if alike or min(first, middle) > max(rest) else "s" + usual_layout(shape[1:])
+    return "chw" if 2 * first < min(middle, *rest) or first != middle == rest[0] else "hwc"
 
 
 def is_picture(rendered: object) -> bool:
@@ -51,6 +80,7 @@ class ImageReader:
 
     Args:
         space: `is_image`.
+        layout: of its axes, None: `usual_layout`.
         side: of a frame; None: the image's own if it is a square with one of `SIDES`, else the next larger of them
             (32 or more, so that nothing small is lost), and `USUAL` for images beyond all of them.
 
@@ -58,14 +88,14 @@ class ImageReader:
         BadInput: the side is out of range.
     """
 
-    def __init__(self, space: ImageSpace, side: int | None = None):
+    def __init__(self, space: ImageSpace, side: int | None = None, layout: str | None = None):
         if side is not None and not SIDES[0] <= side <= 1024:
             raise BadInput(f"env.size={side} was given; give the frames' side in pixels, one of {_listed(SIDES)}, say.")
         self.space = space
-        height_axis, width_axis, channel_axes = _axes(space.shape)
-        self._axes = (height_axis, width_axis, *channel_axes)
-        height, width = space.shape[height_axis], space.shape[width_axis]
-        self.channels = int(np.prod([space.shape[axis] for axis in channel_axes], dtype=int))
+        layout = layout or usual_layout(space.shape)
+        self._axes = tuple(layout.index(axis) for axis in "hwsc" if axis in layout)
+        height, width, *channels = (space.shape[axis] for axis in self._axes)
+        self.channels = int(np.prod(channels, dtype=int))
         self.side = side or _side(height, width)
         self._shape, self._in_order = (height, width, self.channels), self._axes == tuple(range(len(space.shape)))
 
@@ -73,7 +103,7 @@ class ImageReader:
         self._low, self._high = _uniform(low), _uniform(high)
         self._all_bytes = space.dtype == np.uint8 and np.all(low == 0) and np.all(high == 255)
         self._is_free = self._all_bytes or space.dtype == bool  # no value of the type is out of range
-        self.is_native = self._all_bytes and self._in_order and self._shape == (self.side, self.side, self.channels)
+        self.is_native = self._all_bytes and self._in_order and space.shape == (self.side, self.side, self.channels)
 
         factor = self.side // max(height, width)
         self._resize: Callable[[np.ndarray], np.ndarray] | None = None
@@ -81,14 +111,10 @@ class ImageReader:
             self._resize = self._enlarge if factor >= 2 else self._stretch
         self._factor = factor
         self._margins = [((self.side - factor * n) // 2, -((factor * n - self.side) // 2)) for n in (height, width)]
-        self.text = f"{self.side}×{self.side}×{self.channels} of {short(space)}: {', '.join(self._told(channel_axes))}"
+        self.text = f"{self.side}×{self.side}×{self.channels} of {short(space)}, read as {layout} (env.layout): {', '.join(self._told())}"
 
-    def _told(self, channel_axes: tuple[int, ...]) -> list[str]:
-        if self.is_native:
-            return ["as it is"]
+    def _told(self) -> list[str]:
         told = []
-        if not self._in_order:
-            told.append("one channel" if not channel_axes else "channels first" if len(channel_axes) == 1 else "a stack")
         if self.space.dtype == bool or isinstance(self.space, MultiBinary):
             told.append("off 0 and on 255")
         elif not self._all_bytes:
@@ -100,7 +126,7 @@ class ImageReader:
         elif self._resize:
             kind = "shrunk" if max(height, width) > self.side else "enlarged"
             told.append(f"{height}×{width} {'' if height == width else 'stretched, '}{kind} by an antialiased bilinear filter")
-        return told
+        return told or ["as it is"]
 
     def fault(self, image: np.ndarray) -> str | None:
         """What the space forbids in an image, for a sentence; None if nothing."""
@@ -155,25 +181,12 @@ def _side(height: int, width: int) -> int:
     return next((side for side in SIDES[1:] if side >= longest), USUAL)
 
 
-def _axes(shape: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
-    """Which axes are height, width and channels. Of three, the channels are the first or last one, whichever is not like
-    another, or else is shorter; the last if both are alike. A fourth, in front, is a stack."""
-    if len(shape) == 2:
-        return 0, 1, ()
-    if len(shape) == 4:
-        height, width, channels = _axes(shape[1:])
-        return height + 1, width + 1, (0, *(axis + 1 for axis in channels))
-    first, middle, last = shape
-    channels_first = first < last if (first == middle) == (middle == last) else middle == last
-    return (1, 2, (0,)) if channels_first else (0, 1, (2,))
-
-
-def _is_bounded(space: Box) -> bool:
-    if np.issubdtype(space.dtype, np.floating):
-        return bool((np.abs(space.low) < UNBOUNDED).all() and (np.abs(space.high) < UNBOUNDED).all())
-    # The ends of a wide type are what Gymnasium puts where no bounds were given.
-    narrow = space.dtype.itemsize <= 2
-    return narrow or not ((space.low == np.iinfo(space.dtype).min).any() or (space.high == np.iinfo(space.dtype).max).any())
+def is_bounded(space: Box) -> bool:
+    """Between bounds that mean something. The ends of a wide type are what is put where no bounds were given."""
+    if not np.issubdtype(space.dtype, np.floating) and space.dtype.itemsize <= 2:
+        return True
+    limit = UNBOUNDED if np.issubdtype(space.dtype, np.floating) else min(np.iinfo(space.dtype).max, EXACT)
+    return all(bool((np.abs(bound.astype(np.float64)) < limit).all()) for bound in (space.low, space.high))
 
 
 def _uniform(bound: np.ndarray | int) -> np.ndarray | float | int:

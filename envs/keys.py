@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gymnasium
+import numpy as np
 
 from envs.errors import BadInput
 
@@ -31,10 +32,12 @@ SAME_AS = {"w": "up", "a": "left", "s": "down", "d": "right"}
 class KeyMap:
     """names:   of the actions, in their order
     combinations: the keys to hold for each; none: the action of a moment without keys
+    default: that action, where each has keys
     """
 
     names: tuple[str, ...]
     combinations: tuple[tuple[str, ...], ...]
+    default: int = 0
 
     def action(self, held: Sequence[str]) -> int:
         """The action of the keys that are held, given in the order in which they were pressed.
@@ -55,8 +58,8 @@ class KeyMap:
 
     @property
     def rest(self) -> int:
-        """The action of a moment without keys: the one that needs none, or else the first."""
-        return self.combinations.index(()) if () in self.combinations else 0
+        """The action of a moment without keys: the one that needs none, or else the default."""
+        return self.combinations.index(()) if () in self.combinations else self.default
 
     def legend(self) -> list[tuple[str, str]]:
         """(keys, name) of each action, to be read by a person."""
@@ -84,9 +87,15 @@ def action_names(env: gymnasium.Env) -> tuple[str, ...]:
     return tuple(map(", ".join, itertools.product(*factors)))
 
 
-def key_map(names: Sequence[str]) -> KeyMap:
+def keys_of(env: gymnasium.Env) -> KeyMap:
+    """The keys for an environment of `make_single`. Raises BadInput as `action_names`."""
+    rest = np.ravel_multi_index(env.get_wrapper_attr("rest"), [len(names) for names in env.get_wrapper_attr("names")])
+    return key_map(action_names(env), int(rest))
+
+
+def key_map(names: Sequence[str], default: int = 0) -> KeyMap:
     """The keys for actions with these names, at most 36: a game's own where they are known, else 0 to 9, then a to z."""
     for known in (CATCH, CRAFTER, ATARI):
         if set(names) <= set(known):
-            return KeyMap(tuple(names), tuple(known[name] for name in names))
-    return KeyMap(tuple(names), tuple((key,) for key in OTHERS[: len(names)]))
+            return KeyMap(tuple(names), tuple(known[name] for name in names), default)
+    return KeyMap(tuple(names), tuple((key,) for key in OTHERS[: len(names)]), default)

@@ -3,6 +3,8 @@
 import copy
 import difflib
 import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -10,12 +12,13 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from envs.errors import BadInput
-from envs.images import ImageReader, ImageSpace, is_image, short
+from envs.failures import describe
+from envs.images import UNBOUNDED, ImageReader, ImageSpace, check_layout, is_image, short
 
 PIXELS = ("auto", "observation", "render")
 READABLE = (
-    "an image [H, W], [H, W, C] or [C, H, W] between finite bounds (uint8, bool, integers or floats), a Dict or Tuple "
-    "that holds one, or render_mode='rgb_array'"
+    "an image [H, W], [H, W, C] or [C, H, W] between finite bounds, its own or those of env.range (uint8, bool, integers or "
+    "floats), a Dict or Tuple that holds one, or render_mode='rgb_array'"
 )
 
 MOST_REWARD = float(np.finfo(np.float32).max)  # as which it is kept
@@ -26,20 +29,24 @@ Path = tuple[str | int, ...]
 """Keys that lead from an observation to its image; () for an observation that is one."""
 
 
-def find_image(space: Space, pixels: str, image: str | None) -> Path | None:
+def find_image(space: Space, pixels: str, image: str | None, layout: str | None = None, has_range: bool = False) -> Path | None:
     """Where in an observation the image is; None: it has to be rendered.
 
     pixels: one of PIXELS; image: the key of the image (`env.image`), where there are several; keys of keys have dots between
+    layout, has_range: see `is_image`
 
     Raises:
-        BadInput: `pixels` or `image` are not accepted, there are several images, or none where there must be one.
+        BadInput: `pixels`, `image` or `layout` are not accepted, there are several images, or none where there must be one.
     """
     if pixels not in PIXELS:
         raise BadInput(f"env.pixels={pixels} was given; choose one of {', '.join(PIXELS)}.")
-    images = {".".join(map(str, path)): path for path, inner in _leaves(space) if is_image(inner)}
+    if layout is not None:
+        check_layout(layout)
+    images = {".".join(map(str, path)): path for path, inner in _leaves(space) if is_image(inner, layout, has_range)}
     if pixels == "render":
-        if image is not None:
-            raise BadInput(f"env.image={image} was given with env.pixels=render, which shows no observation; leave one out.")
+        for key, value in (("image", image), ("layout", layout)):
+            if value is not None:
+                raise BadInput(f"env.{key}={value} was given with env.pixels=render, which shows no observation; leave one out.")
         return None
     if image is not None:
         if image in images:
@@ -49,6 +56,8 @@ def find_image(space: Space, pixels: str, image: str | None) -> Path | None:
         raise BadInput(f"env.image={image} was given, but no image of {short(space)} has this key; {there}")
     if len(images) > 1:
         raise BadInput(f"The observation holds the images {', '.join(images)}; give one of them, as env.image={next(iter(images))}.")
+    if not images and layout is not None:
+        raise BadInput(f"env.layout={layout} was given, but {short(space)} holds no image that can be read so; give another, or leave it out.")
     if not images and pixels == "observation":
         raise BadInput(
             f"env.pixels=observation was given, but the observation space {short(space)} holds no image; "
@@ -82,15 +91,18 @@ class Frames(gymnasium.Wrapper):
         path: where its image is (`find_image`).
         size: of the frames, None: see `ImageReader`.
         bounds: [least, most] value of an image, None: what its space declares.
+        layout: of its axes, None: see `ImageReader`.
         name: of the environment, for errors.
 
     Raises:
         BadInput: it cannot be rendered, the size is not accepted; and later in `reset` and `step`: an image is not of its
-            space, a reward is not a finite number, the action space is no longer what it was, or there are not as many values as Gymnasium's API has. The sentence
-            names the step.
+            space, a reward is not a finite number, an end is neither true nor false, an info is no dictionary, the action space is
+            no longer what it was, or there are not as many values as Gymnasium's API has. The sentence names the step.
     """
 
-    def __init__(self, env: gymnasium.Env, path: Path | None, size: int | None, bounds: list[float] | None, name: str):
+    def __init__(
+        self, env: gymnasium.Env, path: Path | None, size: int | None, bounds: list[float] | None, name: str, layout: str | None = None
+    ):
         super().__init__(env)
         self._path, self._name, self.is_rendered = path, name, path is None
         self._episode, self._step = 0, 0
@@ -100,7 +112,7 @@ class Frames(gymnasium.Wrapper):
         else:
             space, hidden = _at(env.observation_space, path), [".".join(map(str, p)) for p, _ in _leaves(env.observation_space) if p != path]
             why = f"observation {'.'.join(map(str, path))}".rstrip() + (f" ({', '.join(hidden)} not seen)" if hidden else "")
-        self._read = ImageReader(space if bounds is None else _narrowed(space, bounds), size)
+        self._read = ImageReader(space if bounds is None else _narrowed(space, bounds), size, layout)
         self.frames_text = f"{why}: {self._read.text}"
         self._is_native = path == () and self._read.is_native
         self._shape, self._dtype = space.shape, space.dtype
@@ -110,8 +122,8 @@ class Frames(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         self._episode, self._step = self._episode + 1, 0
-        self._check_actions(self.env.action_space)
         result = self.env.reset(seed=seed, options=options)
+        self._check_actions(self.env.action_space)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._refusal("reset() returned", _kind(result), "(observation, info) is accepted")
         return self._frame(result[0]), self._numbers(result[1])
@@ -124,6 +136,9 @@ class Frames(gymnasium.Wrapper):
         observation, reward, terminated, truncated, info = result
         if not _is_finite(reward):
             raise self._refusal("it returned the reward", repr(reward), f"finite numbers up to {MOST_REWARD:.1e} are accepted")
+        for end, value in (("terminated", terminated), ("truncated", truncated)):
+            if not _is_flag(value):
+                raise self._refusal(f"it returned {end} as", repr(value), "True or False is accepted")
         if self.env.action_space is not self._actions:
             self._check_actions(self.env.action_space)
         return self._frame(observation), float(reward), bool(terminated), bool(truncated), self._numbers(info)
@@ -136,24 +151,27 @@ class Frames(gymnasium.Wrapper):
         if self._is_native and type(observation) is np.ndarray:
             if observation.shape == self._shape and observation.dtype == self._dtype:  # there is no more to it
                 return observation
-        read = self._read
-        image = np.asarray(self.env.render() if self._path is None else self._picked(observation))
+        read, (did, what) = self._read, ("rendered", "an image") if self._path is None else ("returned", "an observation")
+        given = self.env.render() if self._path is None else self._picked(observation)
+        image = np.asarray(given)
         fault = read.fault(image)
         if fault is not None:
-            what = "rendered an image with" if self._path is None else "returned an observation with"
-            raise self._refusal(f"it {what}", fault, f"its space is {short(read.space)}")
+            fault = f"that is {_kind(given)}" if image.dtype == object else f"with {fault}"
+            raise self._refusal(f"it {did} {what}", fault, f"its space is {short(read.space)}")
         return image if read.is_native else read(image)
 
     def _numbers(self, info: dict[str, Any]) -> dict[str, Any]:
         """An info's numbers, and dictionaries of them, by name, as long as each stays what it was first. Of anything else a vector
-        environment makes no array, but an error."""
+        environment makes no array, but an error. What is called `failures` is ours (SeededEpisodes)."""
+        if not isinstance(info, Mapping):
+            raise self._refusal("it returned the info", repr(info)[:100], "a dictionary is accepted")
         kept = {}
         for key, value in info.items():
             if isinstance(value, dict):
                 value = {name: number for name, number in value.items() if isinstance(name, str) and _is_number(number)}
             elif not _is_number(value):
                 continue
-            if isinstance(key, str) and self._kinds.setdefault(key, isinstance(value, dict)) == isinstance(value, dict):
+            if isinstance(key, str) and key != "failures" and self._kinds.setdefault(key, isinstance(value, dict)) == isinstance(value, dict):
                 kept[key] = value
         return kept
 
@@ -166,14 +184,11 @@ class Frames(gymnasium.Wrapper):
 
     def _rendered_space(self) -> ImageSpace:
         """Images are rendered as uint8, or, by some, as floats from 0 to 1."""
-        try:
-            self.env.reset(seed=0)
-            image = self.env.render()
-        except (Exception, SystemExit) as error:
-            raise BadInput(
-                f"The environment {self._name} cannot be rendered: {type(error).__name__}: {error}; "
-                "install or correct what it needs, or show images as its observations."
-            ) from error
+        for done, call in (("reset", partial(self.env.reset, seed=0)), ("rendered", self.env.render)):
+            try:
+                image = call()
+            except (Exception, SystemExit) as error:
+                raise BadInput(f"The environment {self._name} cannot be {done}: {describe(error)}; correct it, or install what it needs.") from error
         if isinstance(image, np.ndarray):
             is_float = np.issubdtype(image.dtype, np.floating) and image.size and 0 <= image.min() <= image.max() <= 1
             space = Box(0, 1, image.shape, image.dtype) if is_float else Box(0, 255, image.shape, np.uint8)
@@ -185,9 +200,10 @@ class Frames(gymnasium.Wrapper):
         )
 
     def _refusal(self, what: str, value: Any, accepted: str) -> BadInput:
+        where = f"at step {self._step} of its episode" if self._step else "in the reset that begins its episode"
         return BadInput(
-            f"The environment {self._name} is not what it declares: at step {self._step} of its episode {self._episode} "
-            f"{what} {value}, but {accepted}; correct the environment."
+            f"The environment {self._name} is not what it declares: {where} {self._episode} {what} {value}, but {accepted}; "
+            "correct the environment."
         )
 
 
@@ -195,7 +211,7 @@ def _narrowed(space: ImageSpace, bounds: list[float]) -> Box:
     """An image's space with other bounds. Raises BadInput if these are none, or not of its type."""
     try:
         least, most = bounds
-        if not (isinstance(space, Box) and least < most and np.array(bounds).astype(space.dtype).tolist() == [least, most]):
+        if not (isinstance(space, Box) and -UNBOUNDED < least < most < UNBOUNDED and np.array(bounds).astype(space.dtype).tolist() == [least, most]):
             raise ValueError
         return Box(least, most, space.shape, space.dtype)
     except ValueError as error:
@@ -230,10 +246,17 @@ def _is_finite(reward: Any) -> bool:
         return False
 
 
+def _is_flag(value: Any) -> bool:
+    try:
+        return bool(value in (0, 1))  # of any type, but for texts, which would all be true
+    except (TypeError, ValueError):  # several at once
+        return False
+
+
 def _kind(value: Any) -> str:
     """What a value is, in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} {value.dtype}"
     if isinstance(value, tuple | list):
-        return f"{len(value)} values"
+        return f"{'a list of ' * isinstance(value, list)}{len(value)} value{'s' * (len(value) != 1)}"
     return repr(value) if value is None else type(value).__name__

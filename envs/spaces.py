@@ -1,8 +1,11 @@
 """What an agent sees and does, in numbers: all that its networks need to know of an environment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gymnasium
+
+FEW = 8  # factors, which a person is shown one by one
 
 
 @dataclass(frozen=True)
@@ -32,5 +35,10 @@ class Spaces:
         return self.channels, self.size, self.size
 
     def __str__(self) -> str:
-        actions = " × ".join(map(str, self.actions))
-        return f"frames {self.size}×{self.size}×{self.channels}, actions {actions}"
+        actions, count = times(self.actions), len(self.actions)
+        return f"frames {self.size}×{self.size}×{self.channels}, actions {actions}" + (f" ({count} factors)" if count > FEW else "")
+
+
+def times(counts: Sequence[int]) -> str:
+    """The first few of many."""
+    return " × ".join([*map(str, counts[:FEW]), *["…"] * (len(counts) > FEW)])

@@ -4,7 +4,8 @@ import difflib
 import importlib
 import multiprocessing
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.actions import BINS, ChooseActions
 from envs.errors import BadInput
-from envs.failures import ON_ERROR, Conduct, Guarded
+from envs.failures import ON_ERROR, Conduct, Guarded, describe
 from envs.images import is_picture
 from envs.observations import Frames, check_can_render, find_image
 from envs.workers import Workers
@@ -42,7 +43,9 @@ class EnvConfig:
         pixels: what the agent sees: the image in the "observation", what the environment is seen to "render", or
             "auto": the observation's image if it has one, and otherwise what is rendered.
         image: the key of the image in an observation of several parts; it has to be given where there are several images.
-        range: [least, most] value of the image, where its space declares more than it uses; null: as declared.
+        range: [least, most] value of the image, where its space declares more than it uses, or no bounds; null: as declared.
+        layout: what the axes of the image are, in its order, a letter each: h and w for height and width, c for channels, s for
+            a stack; null: hwc or chw, shwc, schw or hwcs, whichever its shape looks like (envs/images.py).
         size: of the frames' sides in pixels; null: the image's own if it is a square of 16, 32, 48, 64, 96 or 128, else
             the next larger of these (envs/images.py).
         bins: values for each dimension of a continuous action (Box).
@@ -60,6 +63,7 @@ class EnvConfig:
     pixels: str = "auto"
     image: str | None = None
     range: list[float] | None = None
+    layout: str | None = None
     size: int | None = None
     bins: int = BINS
     parallel: bool = False
@@ -111,17 +115,28 @@ def _make_seen(config: EnvConfig) -> ChooseActions:
     env = _make(config)
     try:
         for space in ("observation_space", "action_space"):
-            if not isinstance(getattr(env.unwrapped, space, None), gymnasium.Space):
-                raise BadInput(f"The environment {config.name} has no {space}; give it one, a gymnasium.Space.")
-        path = find_image(env.observation_space, config.pixels, config.image)
+            why = ""
+            try:
+                found = getattr(env.unwrapped, space, None)
+            except (Exception, SystemExit) as error:
+                found, why = None, f" ({describe(error)})"
+            if not isinstance(found, gymnasium.Space):
+                raise BadInput(f"The environment {config.name} has no {space}{why}; give it one, a gymnasium.Space.")
+        path = find_image(env.observation_space, config.pixels, config.image, config.layout, config.range is not None)
         if path is None and env.render_mode != "rgb_array":
             check_can_render(env, config.pixels)
-            env.close()
+            _close(env)
             env = _make(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}))
-        return ChooseActions(Frames(env, path, config.size, config.range, config.name), config.bins)
+        return ChooseActions(Frames(env, path, config.size, config.range, config.name, config.layout), config.bins)
     except BadInput:
-        env.close()
+        _close(env)
         raise
+
+
+def _close(env: gymnasium.Env) -> None:
+    """Of one that fails in this, too, nothing more is wanted."""
+    with suppress(Exception, SystemExit):
+        env.close()
 
 
 def _make(config: EnvConfig) -> gymnasium.Env:
@@ -129,26 +144,29 @@ def _make(config: EnvConfig) -> gymnasium.Env:
     game = {} if config.game is None else {"game": config.game}
     try:
         _register(config.id)
-        # Gymnasium's checker costs time at each step and is for tests.
-        return gymnasium.make(config.id, disable_env_checker=True, **game, **config.kwargs)
+        with warnings.catch_warnings(record=True) as warned:
+            # Gymnasium's checker costs time at each step and is for tests.
+            env = gymnasium.make(config.id, disable_env_checker=True, **game, **config.kwargs)
+        for warning in warned:  # where it is refused, one sentence is enough; and of many alike, one warning
+            if str(warning.message) not in _warned:
+                _warned.add(str(warning.message))
+                warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+        return env
     except BadInput:
         raise
     except gymnasium.error.UnregisteredEnv as error:
         module, _, name = config.id.rpartition(":")
         own = _registered_by(module)  # a module that registers others' environments, or none at all, has none of its own
-        near = difflib.get_close_matches(name, own or gymnasium.registry, cutoff=0.8 if module and not own else 0.5)
+        near = _nearest(name, own or gymnasium.registry, 0.8 if module and not own else 0.5)
         near = [f"{module}:{found}" if module else found for found in near]
-        near = [f"{package}:{name}" for prefix, package in OTHERS.items() if name.startswith(prefix) and not module] or near
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        near = [f"{package}:{name}" for prefix, package in OTHERS.items() if name.startswith(prefix) and module != package] or near
+        hint = f": did you mean {' or '.join(near)}?" if near else "; gymnasium.pprint_registry() lists those that are."
         if not module:
-            hint += "If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0 "
-        raise BadInput(
-            f"No environment is registered as {config.id!r}: {hint}(gymnasium.pprint_registry() lists those that are)."
-        ) from error
+            hint += " If another package has it, name that too, as in env.id=minigrid:MiniGrid-Empty-5x5-v0."
+        raise BadInput(f"No environment is registered as {config.id!r}{hint}") from error
     except (Exception, SystemExit) as error:
         raise BadInput(
-            f"The environment {config.name} cannot be made with the arguments {config.kwargs}: "
-            f"{type(error).__name__}: {error}; change env.id or env.kwargs, or install what it needs."
+            f"The environment {config.name} cannot be made with the arguments {config.kwargs}: {describe(error)}; change env.id or env.kwargs, or install what it needs."
         ) from error
 
 
@@ -160,6 +178,12 @@ def _registered_by(module: str) -> list[str]:
         for id, spec in gymnasium.registry.items()
     }
     return [id for id, place in places.items() if package and package == place.partition(":")[0].partition(".")[0]]
+
+
+def _nearest(name: str, ids: Iterable[str], cutoff: float) -> list[str]:
+    """Those of the ids that are spelled most alike, whatever letters are capital."""
+    spelled = {id.lower(): id for id in ids}
+    return [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, cutoff=cutoff)]
 
 
 def check_is_meant(module: ModuleType, id: str) -> None:
@@ -174,6 +198,9 @@ def check_is_meant(module: ModuleType, id: str) -> None:
 _asked: set[str] = set()
 """The modules whose `register_envs` was called."""
 
+_warned: set[str] = set()
+"""What was warned of."""
+
 
 def _register(id: str) -> None:
     """Imports the module of "module:id", and has it register its environments if it did not do so.
@@ -184,6 +211,8 @@ def _register(id: str) -> None:
     module_name, _, name = id.rpartition(":")
     if not module_name:
         return
+    if module_name.endswith(".py") or "/" in module_name:
+        raise BadInput(f"env.id={id} names a file; give its module, as in env.id={Path(module_name).stem}:{name}, and start the command where it lies.")
     try:
         module = importlib.import_module(module_name)
         check_is_meant(module, id)
@@ -194,7 +223,7 @@ def _register(id: str) -> None:
         raise
     except (Exception, SystemExit) as error:
         raise BadInput(
-            f"The module {module_name} of env.id={id} cannot be imported: {type(error).__name__}: {error}; correct it, "
+            f"The module {module_name} of env.id={id} cannot be imported: {describe(error)}; correct it, "
             "install what it needs, or start the command where it lies."
         ) from error
 

@@ -21,7 +21,7 @@ from agent.progress import progress
 from agent.saved import changed_environment, check_group, check_spaces, load_agent, named_environment
 from agent.window import Window
 from envs.errors import BadInput
-from envs.keys import KeyMap, action_names, key_map
+from envs.keys import KeyMap, keys_of
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, make_rendered, make_single
 
@@ -84,7 +84,7 @@ def main(config: PlayConfig, overrides: list[str]) -> None:
             steps = config.steps or FILM_STEPS
             film(Path(config.video), play(stage, by_agent(agent, settings.selection()), steps), label, fps, steps)
             return
-        keys = key_map(action_names(env)) if config.by == "keyboard" else None
+        keys = keys_of(env) if config.by == "keyboard" else None
         with Window(f"{env_config.name}, {config.where}") as window:
             choose = by_keyboard(window, keys, Spaces.of(env)) if keys else by_agent(agent, settings.selection())
             legend = [*keys.legend(), ("escape", "end")] if keys else []

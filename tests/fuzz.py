@@ -87,10 +87,11 @@ VALUES: dict[str, list[Any]] = {
     "agent.policy.memory": ["false"], "agent.policy.positions": ["false"], "agent.policy.width": [6, 16, 17], "agent.policy.heads": [1, 2, 5],
     "agent.policy.value": ["two_hot", "scalar", "none"], "agent/policy": ["cnn_lstm", "code_lstm", "vit", "mlp"],
     "evaluation.episodes": [1, 3, 0], "evaluation.num_envs": [1, 2], "evaluation.temperature": [0, 1, -1],
-    "env.size": [16, 32, 48, 64, 33], "env.bins": [2, 3, 1], "env.pixels": ["observation", "render"], "env.kwargs.max_episode_steps": [1, 5],
+    "env.size": [16, 32, 48, 64, 33], "env.bins": [2, 3, 1], "env.pixels": ["observation", "render"], "env.layout": ["hw", "hwc", "chw", "hwcs", "cwh", "hh"],
+    "env.range": ["[0,1]", "[-5,300]", "[1,0]", "[0]"], "env.kwargs.max_episode_steps": [1, 5],
     "nonsense": [1], "agent.nonsense": [1],
 }  # fmt: skip
-SHAPES = [[16, 16, 3], [32, 32, 1], [3, 16, 16], [20, 30, 3], [10, 10, 6], [16, 16], [4], [2, 16, 16, 3], [0, 3, 3], [130, 130, 3]]
+SHAPES = [[16, 16, 3], [32, 32, 1], [3, 16, 16], [20, 30, 3], [10, 10, 6], [16, 16], [4], [2, 16, 16, 3], [0, 3, 3], [130, 130, 3], [16, 20, 3, 2]]
 
 
 def configuration(rng: random.Random) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Training and evaluation from Python, of an environment that only this process knows."""
 
+import logging
+
 import gymnasium
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ def test_an_environment_of_this_process(tmp_path, capsys):
     folder = train(Steered, *SMALL, "env.bins=3", "env.kwargs.bonus=5", f"run={tmp_path / 'run'}")
     assert folder == tmp_path / "run" and (folder / "checkpoints").is_dir()
     said = capsys.readouterr().out
+    assert logging.getLogger("torchrl").level == logging.WARNING  # its own lines would stand among them
     assert "horizon 4" in said and "γ 0.95" in said and "1 factor of 3 values" in said
     files = sorted(folder.rglob("*"))
     result = evaluate(folder, episodes=3)
@@ -70,4 +73,5 @@ def test_bad_input(tmp_path):
         evaluate(tmp_path)
     assert configure("env=gym", "env.id=x").experiment == "tiny" and configure("env=catch").experiment == "crafter"
     assert configure("env=gym", "env.id=x", "experiment=base").experiment == "base"
-    assert configure("experiment=tiny", "seed=3", "env.kwargs.size=5").env.kwargs == {"size": 5}
+    for given in ("env.kwargs.size=5", "env.kwargs={size: 5}"):
+        assert configure("experiment=tiny", "seed=3", given).env.kwargs == {"size": 5}

@@ -89,6 +89,13 @@ def test_side_by_side_refuses_films_that_differ() -> None:
             side_by_side(random_frames(2), bottom, tokens=tokens)
 
 
+def test_a_long_note_is_cut() -> None:
+    """The title beside it can be read."""
+    panels = [Panel(random_frames(1)[0], "reality", "", {"reward": "+1.00"})]
+    short, long = (scene(panels, "step 3", note, scale=4)[: MARGIN // 2 + CAPTION] for note in ("", "0: +0.5, " * 2000))
+    assert short.shape == long.shape and np.array_equal(short[:, :50], long[:, :50]) and (long[:, -50:] != BACKGROUND).any()
+
+
 def test_scene_places_every_pixel() -> None:
     frames = random_frames(2, 20, 64)
     real = Panel(frames[0], "reality", "", {"reward": "1"})

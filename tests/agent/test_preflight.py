@@ -35,7 +35,7 @@ def test_lines():
     assert episodes(trial()) == "2 ended in 10 random steps (1 terminated, 1 truncated), of 4 to 6 steps, 5.0 on average"
     assert episodes(trial(lengths=(), limit=99)) == "none ended in 10 random steps; a limit truncates them after 99"
     assert rewards(trial(), "sign").startswith("0 to 1, 10% of them not 0; learned as −1, 0 or +1")
-    assert [duration(s) for s in (3, 600, 86400)] == ["3 seconds", "10 minutes", "24.0 hours"]
+    assert [duration(s) for s in (0.9, 3, 600, 86400)] == ["1 second", "3 seconds", "10 minutes", "24.0 hours"]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ spaces = st.one_of(
     st.builds(lambda shape, low, width: Box(low, low + width, shape), shapes, st.floats(-9, 9), st.floats(0.5, 9)),
     st.just(Box(np.array([-1, 0, 0]), np.array([1, 1, 1]), dtype=np.float64)),
     st.just(Box(0, 2, (2,), np.int32)),
+    st.just(Box(-(2**53) + 1, 2**53 - 1, (1,), np.int64)),
+    st.just(Box(-1e29, 1e29, (1,), np.float64)),
 )
 
 
@@ -93,11 +95,36 @@ def test_names_that_the_environment_gives() -> None:
     for others in (("left",), None, lambda: ("left", "right")):  # not of these actions, or no names
         env.action_meanings = others
         assert ChooseActions(env).label(np.array([1])) == "action 1"
+    env.action_meanings = None
+    env.get_action_meanings = lambda: ["NOOP", "turn\n" + 99 * "very "]  # as ALE's
+    assert ChooseActions(env).label(np.array([0])) == "NOOP" and len(ChooseActions(env).label(np.array([1]))) == 40
+
+
+def test_doing_nothing() -> None:
+    """The value next to 0, or else the middle one."""
+    box = Box(np.float32([-1, 0, 2, -4, -1, -5]), np.float32([1, 1, 4, -2, 3, 0]))
+    env = wrap(box)
+    np.testing.assert_array_equal(given_for(env, np.array(env.rest)), [0, 0, 3, -3, 0, 0])
+    assert wrap(Discrete(3, start=5)).rest == (0,) and wrap(MultiBinary(2)).rest == wrap(MultiDiscrete([2, 3])).rest == (0, 0)
+
+
+def test_many_factors_are_told_in_short() -> None:
+    env = wrap(Box(-1, 1, (2000,)))
+    assert env.text == "Box(-1, 1, (2000,), float32): 2000 factors of 5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × … values (env.bins=5)"
+    assert str(Spaces.of(env)) == "frames 4×4×3, actions 5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × … (2000 factors)"
 
 
 @pytest.mark.parametrize(("space", "said"), [
     (Box(-np.inf, np.inf, (2,)), "bounds are not finite"),
     (Box(0, np.inf, (2,)), "bounds are not finite"),
+    (Box(-3.4e38, 3.4e38, (2,)), "bounds are not finite"),
+    (Box(-1.7e308, 1.7e308, (2,), np.float64), "bounds are not finite"),
+    (Box(-(2**63), 2**63 - 1, (2,), np.int64), "ends of its type"),
+    (Box(0, 2**64 - 1, (2,), np.uint64), "ends of its type"),
+    (Discrete(10**9), "1,000,000,000 choices"),
+    (MultiDiscrete([2**62, 2**62, 2**62]), "choices"),
+    (MultiBinary(10**6), "2,000,000 choices"),
+    (Box(-1, 1, (20_000,)), "100,000 choices"),
     (Tuple([Discrete(2), Discrete(3)]), "MultiDiscrete"),
     (Dict({"a": Discrete(2)}), "MultiDiscrete"),
     (Text(3), "MultiDiscrete"),

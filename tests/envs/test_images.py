@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.errors import BadInput
-from envs.images import SIDES, ImageReader, is_image
+from envs.images import SIDES, ImageReader, check_layout, is_image
 
 
 
@@ -18,7 +18,7 @@ def box(shape, low=0, high=255, dtype=np.uint8) -> Box:
     [
         box((64, 64, 3)), box((64, 64)), box((3, 64, 64)), box((4, 84, 84)), box((210, 160, 3)), box((4, 84, 84, 3)),
         box((64, 64, 3), 0, 1, np.float32), box((48, 48, 1), -1, 1, np.float64), box((10, 10, 4), 0, 1, bool),
-        box((7, 7, 3), 0, 10, np.int64), MultiBinary((8, 8)),
+        box((7, 7, 3), 0, 10, np.int64), box((7, 7), 0, 10, np.uint32), MultiBinary((8, 8)),
     ],
     ids=str,
 )  # fmt: skip
@@ -35,7 +35,7 @@ def test_images(space):
     [
         Discrete(4), box((4,)), box((2, 64)), box((64, 64, 3), -np.inf, np.inf, np.float32), Dict(image=box((64, 64, 3))),
         box((64, 64, 3), np.finfo(np.float32).min, np.finfo(np.float32).max, np.float32), box((2, 3, 4, 5, 6)),
-        box((9, 9), np.iinfo(np.int64).min, np.iinfo(np.int64).max, np.int64), MultiBinary(12),
+        box((9, 9), np.iinfo(np.int64).min, np.iinfo(np.int64).max, np.int64), MultiBinary(12), box((9, 9), 0, 2**64 - 1, np.uint64),
     ],
     ids=str,
 )  # fmt: skip
@@ -48,7 +48,10 @@ def test_no_images(space):
     [
         ((64, 64, 3), (64, 64, 3)), ((3, 64, 64), (64, 64, 3)), ((64, 64), (64, 64, 1)), ((64, 48, 4), (64, 64, 4)),
         ((4, 64, 48), (64, 64, 4)), ((10, 10, 10), (32, 32, 10)), ((8, 8, 111), (32, 32, 111)), ((111, 8, 8), (32, 32, 111)),
-        ((4, 84, 84, 3), (96, 96, 12)), ((16, 16, 1), (16, 16, 1)), ((16, 8), (32, 32, 1)), ((96, 96, 3), (96, 96, 3)),
+        ((4, 84, 84, 3), (96, 96, 12)), ((4, 3, 210, 160), (64, 64, 12)), ((3, 3, 210, 160), (64, 64, 9)), ((4, 4, 84, 84), (96, 96, 16)),
+        ((84, 84, 3, 4), (96, 96, 12)), ((210, 160, 3, 4), (64, 64, 12)), ((10, 10, 16, 4), (32, 32, 64)), ((84, 84, 4, 1), (96, 96, 4)),
+        ((10, 10, 16), (32, 32, 16)), ((20, 20, 40), (32, 32, 40)), ((10, 12, 16), (32, 32, 16)), ((11, 9, 40), (32, 32, 40)),
+        ((5, 4, 26), (32, 32, 26)), ((6, 7, 8), (32, 32, 8)), ((17, 19, 19), (32, 32, 17)), ((1, 84, 84), (96, 96, 1)), ((16, 16, 1), (16, 16, 1)), ((16, 8), (32, 32, 1)), ((96, 96, 3), (96, 96, 3)),
         ((84, 84, 3), (96, 96, 3)), ((128, 128, 3), (128, 128, 3)), ((129, 129, 3), (64, 64, 3)), ((400, 600, 3), (64, 64, 3)),
     ],
 )  # fmt: skip
@@ -62,6 +65,8 @@ def test_frames_are_not_touched(side):
     read = ImageReader(box((side, side, 3)))
     image = read.space.sample()
     assert read.is_native and read(image) is not None and np.array_equal(read(image), image)
+    grey = ImageReader(box((side, side)))
+    assert not grey.is_native and np.array_equal(grey(image[..., 0]), image[..., :1]) and grey.text.endswith("as it is")
 
 
 def test_a_declared_size():
@@ -79,6 +84,25 @@ def test_channels_first_and_a_stack():
     frame = ImageReader(box((4, 32, 32, 3)))(stack)
     for i in range(4):
         assert np.array_equal(frame[..., 3 * i : 3 * i + 3], stack[i])
+
+
+def test_a_declared_layout():
+    """Whatever the order of the axes, the picture is the same one; a stack's channels lie beside one another."""
+    stack = box((4, 16, 32, 3)).sample()  # shwc
+    frame = ImageReader(box(stack.shape), layout="shwc")(stack)
+    for layout in ("hwcs", "schw", "hwsc", "cshw"):
+        other = np.einsum(f"shwc->{layout}", stack)
+        read = ImageReader(box(other.shape), layout=layout)
+        assert np.array_equal(read(other), frame) and f"read as {layout} (env.layout)" in read.text
+    assert not is_image(box(stack.shape), "hwc") and is_image(box(stack.shape), "hcws") and not is_image(box((2, 64, 64)), "hwc")
+    turned = ImageReader(box((64, 64)), layout="wh")
+    assert np.array_equal(turned(np.eye(64, k=9, dtype=np.uint8))[..., 0], np.eye(64, k=-9, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("layout", ["", "h", "hc", "hwh", "hwx", "HWC", "nhwc"])
+def test_no_layout(layout):
+    with pytest.raises(BadInput, match=f"env.layout={layout} was given; give a letter for each axis"):
+        check_layout(layout)
 
 
 @given(low=st.integers(-50, 50), span=st.integers(1, 400))
@@ -137,6 +161,7 @@ def test_four_channels_are_four_pictures():
         (box((32, 32), 0, 1, np.float32), np.full((32, 32), np.nan, np.float32), "the value nan"),
         (box((32, 32), 0, 9, np.uint8), np.full((32, 32), 10, np.uint8), "the value 10"),
         (box((32, 32), 0, 1, bool), np.ones((32, 32), bool), None),
+        (box((32, 32), 0, 255, np.uint32), np.full((32, 32), 256, np.uint32), "the value 256"),
         (MultiBinary((8, 8)), np.full((8, 8), 2, np.int8), "the value 2"),
     ],
 )

@@ -6,7 +6,7 @@ from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 import envs  # noqa: F401
 from envs.actions import ChooseActions
 from envs.errors import BadInput
-from envs.keys import ATARI, KeyMap, action_names, key_map
+from envs.keys import ATARI, KeyMap, action_names, key_map, keys_of
 
 
 def check_every_action_has_keys(keys: KeyMap) -> None:
@@ -63,6 +63,19 @@ def test_the_environment_names_ales_actions():
     env = ChooseActions(gymnasium.make("deltadream/Atari-v0", game="Pong"))
     assert action_names(env) == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
     assert len(action_names(ChooseActions(gymnasium.make("deltadream/Atari-v0", game="Pong", full_action_space=True)))) == 18
+
+
+def test_ales_own_environments():
+    env = ChooseActions(gymnasium.make("ALE/Pong-v5"))
+    assert action_names(env) == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    assert keys_of(env).action(["left", "space"]) == 5
+
+
+def test_a_box_without_a_key_is_in_the_middle():
+    env = ChooseActions(gymnasium.make("CarRacing-v3"), bins=3)
+    keys = keys_of(env)
+    check_every_action_has_keys(keys)
+    assert keys.names[keys.action([])] == "0: +0, 1: +0, 2: +0" and ("9 or no key", keys.names[9]) in keys.legend()
 
 
 def test_more_keys_than_a_game_knows():

@@ -31,8 +31,9 @@ class Shows(gymnasium.Env):
         return self.picture
 
 
-def frames(env: Shows, pixels="auto", image=None, size=None, bounds=None) -> Frames:
-    return Frames(env, find_image(env.observation_space, pixels, image), size, bounds, "Shows-v0")
+def frames(env: Shows, pixels="auto", image=None, size=None, bounds=None, layout=None) -> Frames:
+    path = find_image(env.observation_space, pixels, image, layout, bounds is not None)
+    return Frames(env, path, size, bounds, "Shows-v0", layout)
 
 
 class TestWhereTheImageIs:
@@ -62,6 +63,14 @@ class TestWhereTheImageIs:
         with pytest.raises(BadInput, match=named):
             find_image(space, pixels, image)
 
+    def test_a_layout_is_of_those_with_as_many_axes(self):
+        many = Dict(now=IMAGE, past=Box(0, 255, (32, 32, 3, 4), np.uint8))
+        assert find_image(many, "auto", None, "hwcs") == ("past",) and find_image(many, "auto", None, "hwc") == ("now",)
+        with pytest.raises(BadInput, match="env.layout=hw was given, but .* holds no image that can be read so"):
+            find_image(many, "auto", None, "hw")
+        with pytest.raises(BadInput, match="env.layout=hwc was given with env.pixels=render"):
+            find_image(IMAGE, "render", None, "hwc")
+
 
 def test_frames_of_the_allowed_kind_pass_untouched():
     env = Shows(IMAGE)
@@ -88,6 +97,15 @@ class TestRendered:
         wrapped = frames(Shows(VECTOR, picture=self.PICTURE / 255), size=64)
         again = frames(Shows(VECTOR, picture=self.PICTURE), size=64)
         np.testing.assert_array_equal(wrapped.reset()[0], again.reset()[0])
+
+    def test_what_fails_is_told(self):
+        env = Shows(VECTOR)
+        env.render = lambda: {}["camera"]
+        with pytest.raises(BadInput, match="Shows-v0 cannot be rendered: KeyError: 'camera'; correct it"):
+            frames(env)
+        env.reset = lambda **kwargs: {}["level"]
+        with pytest.raises(BadInput, match="Shows-v0 cannot be reset: KeyError: 'level'; correct it"):
+            frames(env)
 
     @pytest.mark.parametrize("picture", [None, [PICTURE], "text", np.zeros(3), PICTURE.astype(np.int64)], ids=lambda p: type(p).__name__)
     def test_something_else(self, picture):
@@ -121,7 +139,7 @@ class TestHeldToItsWord:
         ("observation", "named"),
         [
             (np.zeros((32, 32), np.uint8), "the shape (32, 32)"), (np.zeros((32, 32, 3)), "the type float64"),
-            (None, "the shape ()"), ([1, 2], "the shape (2,)"),
+            (None, "an observation that is None"), ([1, 2], "the shape (2,)"),
         ],
         ids=["shape", "type", "none", "list"],
     )  # fmt: skip
@@ -142,6 +160,24 @@ class TestHeldToItsWord:
         wrapped.reset()
         with pytest.raises(BadInput, match="step 1 of its episode 1 it returned the reward"):
             wrapped.step(0)
+
+    @pytest.mark.parametrize("end", ["False", None, np.array([True, False]), 2, [False]], ids=str)
+    def test_ends(self, end):
+        env = Shows(IMAGE)
+        wrapped = frames(env)
+        wrapped.reset()
+        for name, ends in (("terminated", (end, False)), ("truncated", (False, end))):
+            env.step = lambda action, ends=ends: (env.observation, 0.0, *ends, {})
+            with pytest.raises(BadInput, match=f"at step . of its episode 1 it returned {name} as .*, but True or False is accepted"):
+                wrapped.step(0)
+        env.step = lambda action: (env.observation, 0.0, np.bool_(True), np.array(0), {})
+        assert wrapped.step(0)[2:4] == (True, False)
+
+    def test_an_info_that_is_none(self):
+        env = Shows(IMAGE)
+        env.reset = lambda **kwargs: (env.observation, None)
+        with pytest.raises(BadInput, match="in the reset that begins its episode 1 it returned the info None, but a dictionary is accepted"):
+            frames(env).reset()
 
     @pytest.mark.parametrize("reward", [1, np.float32(0.5), np.array(2), True])
     def test_rewards_that_are_numbers(self, reward):
@@ -168,7 +204,7 @@ class TestHeldToItsWord:
 
 def test_infos_that_a_vector_environment_can_stack():
     env = Shows(IMAGE)
-    info = {"lives": 3, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b", 0: 1}}
+    info = {"lives": 3, "failures": 2, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b", 0: 1}}
     infos = iter([info | {"big": 2**70, 7: 1}, {"lives": {"left": 3}, "of": 5, "won": 0}])
     env.step = lambda action: (env.observation, 0.0, False, False, next(infos))
     wrapped = frames(env)
@@ -185,6 +221,16 @@ class TestAnotherRange:
         assert np.array_equal(frame[::4, ::4], np.rint(codes * 25.5)) and "0 to 10 as 0 to 255" in env.frames_text
         env.env.observation = {"image": codes + np.uint8(1)}
         with pytest.raises(BadInput, match="the value 11"):
+            env.step(0)
+
+    def test_what_a_space_does_not_declare(self):
+        """It makes an image of floats without bounds, which would be no image."""
+        space = Box(-np.inf, np.inf, (32, 32, 3), np.float32)
+        assert find_image(space, "auto", None) is None
+        env = frames(Shows(space, np.full(space.shape, 0.5, np.float32)), bounds=[-1, 1])
+        assert (env.step(0)[0] == 191).all() and "-1 to 1 as 0 to 255" in env.frames_text
+        env.env.observation = np.full(space.shape, 2, np.float32)
+        with pytest.raises(BadInput, match="the value 2.0, but its space is Box\\(-1, 1"):
             env.step(0)
 
     @pytest.mark.parametrize("bounds", [[1, 0], [0, 0.5], [0, 300], [0], [], [0, 1, 2]])

@@ -1,9 +1,12 @@
+import warnings
+
 import gymnasium
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
+import envs.vector
 from envs.catch import CatchEnv
 from envs.errors import BadInput
 from envs.scores import CRAFTER_ACHIEVEMENTS
@@ -121,10 +124,28 @@ def test_an_unknown_name_is_refused_with_the_nearest(parallel: bool):
         make_vector(EnvConfig(id="deltadream/Crafer-v1", parallel=parallel), [0])
 
 
-@pytest.mark.parametrize("id", ["zzzzzzzz-v0", "not an id", "no_such_module:Game-v0"])
+@pytest.mark.parametrize("id", ["zzzzzzzz-v0", "not an id", "no_such_module:Game-v0", "envs.catch:zzzz-v0"])
 def test_a_name_like_no_other_is_refused(id: str):
-    with pytest.raises(BadInput, match=id):
+    with pytest.raises(BadInput, match=id) as refusal:
         make_single(EnvConfig(id=id), 0)
+    assert ": (" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("id", "named"), [("CARTPOLE-V1", "did you mean CartPole-v1"), ("./games/mine.py:Mine-v0", "names a file; .*env.id=mine:Mine-v0"), ("Taxi-v3", "Please use `Taxi-v4` instead; change env.id")])
+def test_a_name_almost_right(id, named, recwarn):
+    """One sentence, and no warning besides."""
+    with pytest.raises(BadInput, match=named):
+        make_single(EnvConfig(id=id), 0)
+    assert not recwarn.list
+
+
+def test_a_warning_is_given_once():
+    envs.vector._warned.clear()
+    for expected in (1, 0):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            make_single(EnvConfig(id="CartPole-v0"), 0).close()
+        assert sum("out of date" in str(warning.message) for warning in warned) == expected
 
 
 def test_unknown_arguments_are_refused():

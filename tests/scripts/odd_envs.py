@@ -108,5 +108,16 @@ class Unseeded(Odd):
         return observation, reward, self.steps >= self.end, truncated, info
 
 
-for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded):
+class Unready(Odd):
+    """Knows what it shows once it was reset, and cannot be closed before."""
+
+    @property
+    def observation_space(self):
+        raise RuntimeError("reset me first")
+
+    def close(self):
+        raise RuntimeError("reset me first")
+
+
+for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded, Unready):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)

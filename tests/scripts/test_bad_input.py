@@ -78,6 +78,8 @@ VALUES = {
     "env.on_error=go_on": ["env.on_error=go_on", "stop, restart"],
     "env.timeout=0": ["env.timeout=0", "more than 0"],
     "env.id=odd_envs:Broken-v0": ["odd_envs:Broken-v0", "its data are missing"],
+    "env.id=odd_envs:Unready-v0": ["has no observation_space (RuntimeError: reset me first); give it one"],
+    "env.layout=hwcx": ["env.layout=hwcx", "hwc, chw, shwc or hwcs"],
     "env.id=odd_envs:Unbounded-v0": ["observation space", "holds no image", "render_mode rgb_array (human)"],
     # Sizes that do not fit
     "agent.policy.conv.patch=5": ["32", "divisible by 5"],

@@ -168,6 +168,7 @@ FILM = ("run=run", "by=agent", "video=x.mp4")
         ([*FILM, "video=x.avi"], ["video=x.avi", ".mp4 or .gif"]),
         ([*FILM, "video=x"], ["video=x", ".mp4 or .gif"]),
         ([*FILM, "video=odd_envs.py/x.mp4"], ["video=odd_envs.py/x.mp4", "cannot be written"]),
+        ([*FILM, "video=/proc/x.gif"], ["video=/proc/x.gif", "cannot be written"]),
         ([*FILM, "video=x.gif", "steps=2001"], ["steps=2001", "2000", ".mp4"]),
         ([*FILM, "steps=0"], ["steps=0", "1 or more"]),
         ([*FILM, "steps=-1"], ["steps=-1", "1 or more"]),
