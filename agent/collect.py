@@ -59,6 +59,7 @@ class Player:
 
     broken:   [N] bool, where the last step failed: it was none, and ended the episode
     failures: all that environments told of their restarts (envs/failures.py)
+    begun:    [N] episodes, after the first
     """
 
     def __init__(self, envs: VectorEnv, agent: Agent) -> None:
@@ -71,6 +72,7 @@ class Player:
         self.done = np.zeros(envs.num_envs, bool)
         self.total_reward = np.zeros(envs.num_envs)
         self.lengths = np.zeros(envs.num_envs, np.int64)  # of the running episodes
+        self.begun = np.zeros(envs.num_envs, np.int64)
 
     def step(self, choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Row, list[Episode]]:
         """One step of every environment; `choose` takes frames and state to actions and the next state."""
@@ -85,6 +87,7 @@ class Player:
         self.broken = info["_failures"] & ~self.done if failures else np.zeros_like(self.done)
         self.total_reward = np.where(self.done, 0.0, self.total_reward + rewards)
         self.lengths = np.where(self.done, 0, self.lengths + ~self.broken)
+        self.begun += self.done
         # The frame that an environment shows now is the first one of its next episode.
         begins = torch.from_numpy(self.done).to(self.state.device)[:, None]
         self.state = torch.where(begins, 0.0, self.state)
@@ -132,6 +135,8 @@ class Collector:
     def __init__(self, envs: VectorEnv, agent: Agent, replay: Replay, epsilon: float) -> None:
         self.player, self.agent, self.replay, self.epsilon = Player(envs, agent), agent, replay, epsilon
         self.restarts = 0
+        self.first = np.zeros(envs.num_envs, np.int64)  # numbers of the player's first episodes
+        self.abandoned = False
 
     def collect(
         self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None, stop: Callable[[], bool] = lambda: False
@@ -172,9 +177,18 @@ class Collector:
         explore = torch.rand(len(frames), 1, device=frames.device) < self.epsilon
         return torch.where(explore, at_random, actions), state
 
+    def abandon(self) -> None:
+        """After a step in which an environment failed, and others did not: all stand before their next episodes from now on."""
+        self.replay.cut_running()
+        self.abandoned = True
+
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, JSON-able rest), enough to bring the environments back to where they stand."""
         player = self.player
+        if self.abandoned:
+            positions = [[number + 1, number, []] for number in (self.first + player.begun).tolist()]
+        else:
+            positions = [list(position) for position in player.envs.get_attr("position")]
         tensors = {
             "frames": player.frames,
             "state": player.state,
@@ -182,7 +196,7 @@ class Collector:
             "total_reward": torch.from_numpy(player.total_reward),
             "lengths": torch.from_numpy(player.lengths),
         }
-        return tensors, {"positions": [list(position) for position in player.envs.get_attr("position")]}
+        return tensors, {"positions": positions}
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> bool:
         """Bring the environments back by playing the running games' actions again (SeededEpisodes).
@@ -215,6 +229,8 @@ class Collector:
         if not stands or bool((broken & ~done).any()):
             self.replay.cut_running()
             self.player = Player(player.envs, self.agent)
+        self.first = np.array([episode for _, episode, _ in player.envs.get_attr("position")])
+        if self.player is not player:
             return False
         player.state = tensors["state"].to(self.agent.device)
         player.done = done.numpy().copy()

@@ -36,7 +36,7 @@ from agent.replay import Draw, Replay, check_rows
 from agent.results import describe_evaluation, result_path, write_result
 from agent.segment import Segment
 from agent.stopping import Pause
-from envs.errors import BadInput
+from envs.errors import BadInput, EnvironmentFailed
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import make_vector
 
@@ -102,14 +102,17 @@ class Trainer:
         self.doubted: set[str] = set()  # what was warned of in the epoch before
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """All epochs from the present place on. Raises NonFinite if a loss is; where `stop` says so, Pause, and all is saved."""
+        """All epochs from the present place on. Raises NonFinite if a loss is; where `stop` says so, Pause, and all is saved, as
+        where an environment fails and EnvironmentFailed or BadInput is raised."""
         self.stop = stop
         try:
             with progress("epochs", self.config.epochs, "epoch", initial=self.epoch, leave=True) as bar:
                 while self.epoch < self.config.epochs or self.place.stage == "evaluate":
                     self.run_epoch()
                     bar.update()
-        except Pause:
+        except (Pause, EnvironmentFailed, BadInput) as end:
+            if self.place.stage == "collect" and not isinstance(end, Pause):
+                self.collector.abandon()
             if self.place != Place() or checkpoint.newest(self.folder) != checkpoint.folder_of(self.folder, self.epoch):
                 self.save(paused=True)
             raise
@@ -126,8 +129,11 @@ class Trainer:
             self.evaluate()
         self.place = Place()
         if self.epoch % self.config.checkpoint_every == 0 or last:
+            before = self.chunks
             with self.timed("save"):
-                self.save()
+                saved = self.save()
+            written = [chunk.size for chunk in self.chunks if chunk not in before] + [file.stat().st_size for file in saved.iterdir()]
+            self.log({"checkpoint_gb": sum(written) / 1e9})
         self.log(self.breakdown())
 
     def forecast(self) -> str:
@@ -160,10 +166,12 @@ class Trainer:
         steps = self.config.collect.first_steps if first else self.config.collect.steps
         restarts = self.collector.restarts
         with self.timed("collect"), self.bar("collect", steps, "step", place.done) as bar:
-            place.episodes += self.collector.collect(steps - place.done, random=first, progress=bar.update, stop=self.stop)
-        taken = self.replay.steps_added - before
-        place.done += taken
-        place.restarts += self.collector.restarts - restarts
+            try:
+                place.episodes += self.collector.collect(steps - place.done, random=first, progress=bar.update, stop=self.stop)
+            finally:  # where an environment fails, what was played before stays
+                taken = self.replay.steps_added - before
+                place.done += taken
+                place.restarts += self.collector.restarts - restarts
         if place.done < steps:
             raise Pause
         metrics = {"rates/collect_frames_per_second": taken / self.seconds["collect"]} | episode_metrics(place.episodes)

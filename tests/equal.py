@@ -11,7 +11,7 @@ import torch
 
 from agent import checkpoint
 
-UNEQUAL = ("seconds/", "rates/", "memory_gb")  # what the machine decides
+UNEQUAL = ("seconds/", "rates/", "memory_gb", "checkpoint_gb")  # what the machine decides
 
 
 def check_equal(one: Path, other: Path) -> None:

@@ -1,9 +1,12 @@
 """What the replay, the figures and an evaluation have of episodes that broke off."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from agent import checkpoint
 from agent.agent import Agent
 from agent.collect import Collector
 from agent.evaluation import EvaluationConfig, evaluate
@@ -142,6 +145,28 @@ class TestRun:
         resume(halves, "epochs=3")
         check_equal(whole, halves)
         assert sum(row["collect/restarts"] for row in read_metrics(halves / "metrics.csv")) >= 3
+
+    def test_stopped_it_keeps_what_was_played(self, tmp_path):
+        """And goes on, each time, with the episodes after those that broke off, until it is through."""
+        env = ("env.id=Misbehaving-v0", "env.kwargs.fault=raise", "env.kwargs.after=38", "collect.first_steps=200", "epochs=2")
+        go, played = partial(self.run, tmp_path / "run", *env), [0]
+        while True:
+            try:
+                go()
+                break
+            except EnvironmentFailed as error:
+                saved = checkpoint.load(tmp_path / "run")
+                assert saved.paused and f"{saved.folder.name} (go on with" in str(error)
+                played.append(saved.state["replay"]["steps_added"])
+                assert played[-1] >= played[-2] + 60
+                go = partial(resume, tmp_path / "run")
+        assert len(played) >= 3
+        saved = checkpoint.load(tmp_path / "run")
+        episodes, rows = saved.tensors["replay"], torch.cat([checkpoint.read_rows(saved.run, c)["frames"] for c in saved.chunks])
+        assert episodes["truncated"].sum() >= 2 * (len(played) - 1)
+        firsts = rows[(rows[..., 0, 0, 0] == 0) & (rows[..., 0, 1, 0] != 0)]  # the black line is at the top
+        colors = [int(frame[0, 31, 31]) for frame in firsts]
+        assert len(set(colors)) > 0.8 * len(colors)  # of 230; were they the first ones again each time, a third of them would be new
 
     def test_the_first_reset_fails(self, tmp_path, monkeypatch):
         """Nothing is left of the run."""

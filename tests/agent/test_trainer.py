@@ -39,7 +39,7 @@ def calls(monkeypatch) -> list:
     monkeypatch.setattr(Trainer, "collect", lambda self: done.append(("collect", self.epoch)) or {})
     monkeypatch.setattr(Trainer, "learn", lambda self, part: done.append((part, self.epoch)) or {})
     monkeypatch.setattr(Trainer, "evaluate", lambda self: done.append(("evaluate", self.epoch)))
-    monkeypatch.setattr(Trainer, "save", lambda self: done.append(("save", self.epoch)))
+    monkeypatch.setattr(Trainer, "save", lambda self: done.append(("save", self.epoch)) or self.folder)
     monkeypatch.setattr("agent.run.report", lambda folder, config: None)
     return done
 
@@ -122,7 +122,7 @@ def test_every_metric(run, agent):
     every_epoch = {f"{part}/{name}" for part, names in parts.items() for name in names} | {"memory_gb", "epoch", "step"}
     evaluation = {f"evaluate/{name}" for name in ("return_mean", "return_median", "return_standard_error", "length_mean")}
     evaluation |= {"rates/evaluate_frames_per_second", "seconds/evaluate", "seconds/log"}
-    every_epoch.add("seconds/save")
+    every_epoch |= {"seconds/save", "checkpoint_gb"}
     assert set(rows[0]) == every_epoch
     assert set(rows[1]) == set(rows[2]) == every_epoch | evaluation
     assert all(np.isfinite(value) for row in rows for value in row.values())

@@ -57,7 +57,7 @@ def slow(*values):
 def test_training_stops(place: Path, fault: str, parallel: bool, named: str):
     given = (f"env.kwargs.fault={fault}", f"env.parallel={parallel}", f"env.kwargs.pids={place}/pids")
     result = train(*TINY, *ENV, *AFTER, *given, cwd=place)
-    check_stopped(result, named, "env.on_error=restart", "epoch_000001 (go on with resume=run)")
+    check_stopped(result, named, "env.on_error=restart", "epoch_000001_paused (go on with resume=run)")
     check_gone(place)
 
 
