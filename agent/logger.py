@@ -8,10 +8,8 @@ renamed onto it. A row is on disk as soon as its first number is known, and comp
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import itertools
 import json
 import os
 import re
@@ -103,13 +101,13 @@ class _TensorBoard:
         from torch.utils.tensorboard import summary  # slow to import, and not everybody's choice
 
         self.event, self.summary = Event, summary
-        folder, now = run / "tensorboard", int(time.time())
+        folder = run / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count():  # runs of one process may begin in the same second
-            self.path = folder / f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
-            with contextlib.suppress(FileExistsError):
-                self.file = open(self.path, "xb", buffering=0)  # nothing waits, nothing is left to fail at the end
-                break
+        # TensorBoard reads the files in the order of their names: a clock that was set back must not put this one first.
+        earlier = [int(path.suffixes[2][1:]) for path in folder.glob("events.out.tfevents.[0-9]*.*") if path.suffixes[2][1:].isdecimal()]
+        now = max([int(time.time()), *(second + 1 for second in earlier)])
+        self.path = folder / f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}.0"
+        self.file = open(self.path, "xb", buffering=0)  # nothing waits, nothing is left to fail at the end
         self.records = RecordWriter(self.file)
         # TensorBoard hides the events of earlier processes from this step on.
         purge_step = resume_step + 1 if resume_epoch else 0

@@ -47,6 +47,17 @@ def test_csv_columns_grow_and_rows_complete_in_place(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("now", [0.0, 1e9, 4e9])
+def test_a_clock_that_jumps(tmp_path: Path, monkeypatch, now: float) -> None:
+    """The later process's events still come after the earlier ones."""
+    for epoch in (1, 2):
+        logger = make_logger(["tensorboard"], tmp_path, {}, epoch - 1, 10 * (epoch - 1))
+        logger.log({"a": float(epoch)}, 10 * epoch, epoch)
+        logger.close()
+        monkeypatch.setattr("time.time", lambda: now)
+    assert [(event.step, event.value) for event in events(tmp_path).Scalars("a")] == [(10, 1.0), (20, 2.0)]
+
+
 def test_a_crash_while_the_header_grows_loses_nothing(tmp_path: Path, monkeypatch) -> None:
     logger = make_logger(["csv"], tmp_path, {})
     logger.log({"a": 1.0}, 1, 1)
