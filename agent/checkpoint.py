@@ -295,7 +295,7 @@ def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
     return _read_tensors(run, chunk)
 
 
-def check_rows(saved: Checkpoint) -> None:
+def verify_rows(saved: Checkpoint) -> None:
     """Raises Damaged if a file of the checkpoint's replay rows is not as it was written."""
     for chunk in saved.chunks:
         _check_content(saved.run, chunk)

@@ -14,7 +14,7 @@ from agent.cost import Held
 from agent.execution import Execution
 from agent.learner import Learner
 from agent.nets.actions import random_actions
-from agent.replay import Anchor
+from agent.episodes import Anchor
 from agent.segment import Segment
 
 PARTS = ("tokenizer", "dynamics", "policy")  # in the order of the loop

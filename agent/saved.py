@@ -75,7 +75,7 @@ def load_whole(
             saved = checkpoint.load_exactly(folder, only)
             chosen = choice(saved.state)
             if chosen == "previous":
-                checkpoint.check_rows(saved)
+                checkpoint.verify_rows(saved)
         except checkpoint.Damaged as error:
             damaged.append((error, folder))
             continue

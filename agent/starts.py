@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from agent import checkpoint
-from agent.replay import EpisodeTable, check_rows
+from agent.episodes import EpisodeTable
+from agent.replay import check_rows
 from agent.saved import spaces_from_state
 from agent.segment import Segment, untold
 from envs.errors import BadInput
