@@ -213,8 +213,10 @@ def check_group(env_config: EnvConfig, name: str, given: str) -> None:
     """Raises BadInput if a run that is to go on lies in another environment than that of configs/env/<name>.yaml.
 
     env=gym fits all: it names none."""
-    chosen = OmegaConf.to_container(OmegaConf.load(CONFIGS / "env" / f"{name}.yaml")).get("id", env_config.id)
-    if chosen not in (env_config.id, ""):
+    chosen: dict[str, Any] = {"defaults": [name]}
+    while "id" not in chosen:  # that of the file from which it starts
+        chosen = yaml.safe_load((CONFIGS / "env" / f"{chosen['defaults'][0]}.yaml").read_text())
+    if chosen["id"] not in (env_config.id, ""):
         raise BadInput(f"{given} was given, but the run has env.id={env_config.id}; leave it out.")
 
 

@@ -208,6 +208,12 @@ class TestWhatMayChange:
         with pytest.raises(BadInput, match="run of experiment=catch; resume it without experiment=crafter"):
             resumed_config(self.SAVED, ["experiment=crafter"])
 
+    @pytest.mark.parametrize(("fits", "others"), [("catch", "crafter_laptop"), ("gym", "atari_quick")])
+    def test_an_environment_by_its_name(self, fits: str, others: str):
+        assert resumed_config(self.SAVED, [f"env={fits}"]) == self.SAVED
+        with pytest.raises(BadInput, match=f"env={others} was given, but the run has env.id=deltadream/Catch-v0"):
+            resumed_config(self.SAVED, [f"env={others}"])
+
 
 class TestFolder:
     def test_runs_of_the_same_second(self, tmp_path, monkeypatch):
