@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -142,6 +143,7 @@ def merged(schema: type, values: dict[str, Any]) -> DictConfig:
     return OmegaConf.merge(config, given)
 
 
+@cache  # to do it again takes tens of milliseconds
 def store(name: str, schema: type) -> None:
     """Make a schema known to Hydra, and to one with an agent what each of its parts may be: agent/tokenizer=frame, …"""
     node = OmegaConf.structured(schema)

@@ -1,31 +1,38 @@
-"""Configurations and command lines at random: each does what it says or is refused in one sentence.
+"""Configurations, command lines and damaged run folders at random: each does what it says or is refused in one sentence.
 
-    python -m tests.fuzz configurations=2000 commands=200 seed=0
+    python -m tests.fuzz configurations=2000 commands=200 folders=200 seed=0
+
+Hypothesis draws them, and shrinks one that ends otherwise to the least that does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import random
+import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import hypothesis
 import numpy as np
 import pytest
 from gymnasium import spaces
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from agent.api import train
 from agent.learner import NonFinite
 from envs.errors import BadInput
+from tests.attacks import look
 from tests.scripts import commands
-from tests.tiny import OF_AGENT
+from tests.tiny import OF_AGENT, TINY
 
 ACTIONS: dict[str, Callable[[], gymnasium.Space]] = {
     "two": lambda: spaces.Discrete(2),
@@ -94,28 +101,34 @@ VALUES: dict[str, list[Any]] = {
 SHAPES = [[16, 16, 3], [32, 32, 1], [3, 16, 16], [20, 30, 3], [10, 10, 6], [16, 16], [4], [2, 16, 16, 3], [0, 3, 3], [130, 130, 3], [16, 20, 3, 2]]
 
 
-def configuration(rng: random.Random) -> tuple[str, ...]:
+@st.composite
+def configurations(draw: st.DrawFn) -> tuple[str, ...]:
     """Arguments of a run of `Anything`."""
-    agent = rng.choice(list(OF_AGENT))
+    agent = draw(st.sampled_from(list(OF_AGENT)))
     base = [s for s in OF_AGENT[agent] if not s.startswith(("env.id", "experiment"))]
     world = {
-        "shape": rng.choice(SHAPES[:4] * 4 + SHAPES), "kind": rng.choice(["bytes", "bytes", "unit", "bits", "infinite"]),
-        "actions": rng.choice(list(ACTIONS)), "scale": rng.choice([0.0, 1.0, 1e6, 1e30]), "end": rng.choice([0.0, 0.05, 0.5, 1.0]),
+        "shape": draw(st.sampled_from(SHAPES[:4] * 4 + SHAPES)), "kind": draw(st.sampled_from(["bytes", "bytes", "unit", "bits", "infinite"])),
+        "actions": draw(st.sampled_from(list(ACTIONS))), "scale": draw(st.sampled_from([0.0, 1.0, 1e6, 1e30])),
+        "end": draw(st.sampled_from([0.0, 0.05, 0.5, 1.0])),
     }  # fmt: skip
-    size = 32 if rng.random() < 0.8 else rng.choice([16, 64])
-    chosen = {key: rng.choice(VALUES[key]) for key in rng.sample(list(VALUES), rng.choice([0, 1, 1, 2, 3, 6]))}
-    few = ("epochs=1", "collect.first_steps=20", "evaluation.episodes=1", "env.kwargs.max_episode_steps=20", f"env.size={size}", "logger=csv")
+    keys = draw(st.lists(st.sampled_from(list(VALUES)), unique=True, max_size=draw(st.sampled_from([1, 2, 4, 8]))))
+    chosen = {key: draw(st.sampled_from(VALUES[key])) for key in keys}
+    few = (
+        "epochs=1", "collect.first_steps=20", "agent.actor_critic.horizon=2", "evaluation.episodes=1", "env.kwargs.max_episode_steps=20",
+        "logger=csv", f"env.size={draw(st.sampled_from([32] * 8 + [16, 64]))}",
+        *(f"{part}.first_updates=1" for part in ("tokenizer", "dynamics", "policy")),
+    )  # fmt: skip
     given = dict(a.partition("=")[::2] for a in (*base, *few)) | {f"env.kwargs.{k}": v for k, v in world.items()} | chosen
     return tuple(f"{key}={value}".replace(" ", "") for key, value in given.items())
 
 
-def attempt(arguments: tuple[str, ...], folder: Path) -> str:
+def try_configuration(arguments: tuple[str, ...], place: Path) -> str:
     """Trains with these arguments -> "trained", or by what it was refused. Raises what nobody foresaw, and AssertionError for a
     refusal that is no single sentence or left something behind."""
-    run = folder / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    run, out = place / "run", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        patch.setattr("agent.trainer.Trainer.show", lambda self, recording: None)  # films take most of the time
+        patch.setattr("agent.run.report", lambda folder, config: None)
         try:
             train(Anything, *arguments, f"run={run}")
             return "trained"
@@ -128,65 +141,118 @@ def attempt(arguments: tuple[str, ...], folder: Path) -> str:
             return "refused"
 
 
-def fuzz(number: int, seed: int) -> Counter[str]:
-    """Trains by so many configurations -> how many of each outcome. An error names the arguments that led to it."""
-    rng, outcomes = random.Random(seed), Counter()
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.trainer.Trainer.show", lambda self, recording: None)  # films take most of the time
-        patch.setattr("agent.run.report", lambda folder, config: None)
-        for i in range(number):
-            arguments = configuration(rng)
-            try:
-                outcomes[attempt(arguments, Path(folder))] += 1
-            except Exception as error:
-                error.add_note(f"configuration {i} of seed {seed}: " + " ".join(arguments))
-                raise
-    return outcomes
+WHOLE = {
+    "train": [*OF_AGENT["delta_iris"], "epochs=1", "run=new"], "check_env": ["env=gym", "env.id=CartPole-v1"],
+    "evaluate": ["run=run", "episodes=2", "env.id=deltadream/Catch-v0"], "play": ["run=run", "by=agent", "where=dream", "video=a.gif", "steps=3"],
+    "report": ["runs=run"],
+}  # fmt: skip
+STRANGE = ["", "=", "a", "--x", "-m", "~seed", "+x=1", "seed=", "seed=[1,2", "x=${y}", "é=é", "seed=1,2", "--cfg", "'", "@", "%", ",", "[", "{", "$", " "]
+WORDS = st.sampled_from(STRANGE) | st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=4)
 
 
-def command_line(rng: random.Random) -> tuple[str, tuple[str, ...]]:
+@st.composite
+def command_lines(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
     """A script, and arguments of it with a few characters or words that went wrong."""
-    script = rng.choice(["train", "train", "evaluate", "play", "check_env", "report"])
-    whole = {
-        "train": [*OF_AGENT["delta_iris"], "epochs=1", "run=run"], "check_env": ["env=gym", "env.id=CartPole-v1"], "report": ["runs=run"],
-        "evaluate": ["run=run", "episodes=2", "env.id=deltadream/Catch-v0"], "play": ["run=run", "by=agent", "where=dream", "video=a.gif", "steps=3"],
-    }  # fmt: skip
-    words = list(whole[script])
-    for _ in range(rng.choice([1, 1, 2, 4])):
-        at = rng.randrange(len(words) + 1)
-        strange = rng.choice(["", "=", "a", "--x", "-m", "~seed", "+x=1", "seed=", "seed=[1,2", "x=${y}", "é=é", "seed=1,2", "--cfg", "'", "@", "%"])
-        if rng.random() < 0.5:
-            words.insert(at, strange)
+    script = draw(st.sampled_from(["train", *WHOLE]))
+    words = list(WHOLE[script])
+    for _ in range(draw(st.sampled_from([1, 1, 2, 4]))):
+        at, wrong = draw(st.integers(0, len(words) - 1)), draw(WORDS)
+        if draw(st.booleans()):
+            words.insert(at, wrong)
         else:
-            word = words[at - 1]
-            cut = rng.randrange(len(word) + 1)
-            words[at - 1] = word[:cut] + rng.choice(["", strange, "=", ",", "[", "{", "$", " "]) + word[cut + rng.randrange(2) :]
+            cut = draw(st.integers(0, len(words[at])))
+            words[at] = words[at][:cut] + wrong + words[at][cut + draw(st.integers(0, 1)) :]
     return script, tuple(words)
 
 
-def attempt_command(script: str, arguments: tuple[str, ...], folder: Path) -> str:
-    """Runs it -> "done" or "refused". AssertionError for a traceback or anything else but one sentence."""
-    result = commands.run_command(script, arguments, cwd=folder)
+READERS = {
+    "train": ("resume=run", "epochs=3"), "evaluate": ("run=run", "episodes=2", "films=false"), "report": ("runs=run", "output=report"),
+    "play": ("run=run", "by=agent", "video=a.gif", "steps=3"),
+}  # fmt: skip
+
+
+def spoil(path: Path, what: str, at: float) -> None:
+    """Something happens to a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+        if what != "deleted":
+            path.touch()
+    elif what == "deleted":
+        path.unlink()
+    elif what == "cut":
+        os.truncate(path, int(at * path.stat().st_size))
+    else:
+        data = bytearray(path.read_bytes() or b"?")
+        first = int(at * len(data))
+        data[first : first + 1] = {"changed": bytes([data[first] ^ 1]), "longer": b"\0\xff\n,", "zeros": bytes(len(data) - first)}[what]
+        path.write_bytes(data)
+
+
+# One of the scripts, and what befalls which of the run's files and folders, and where in it.
+folders = st.tuples(
+    st.sampled_from(list(READERS)),
+    st.lists(
+        st.tuples(st.sampled_from(["deleted", "cut", "changed", "longer", "zeros"]), st.integers(0, 99), st.floats(0, 0.999)), min_size=1, max_size=4
+    ),
+)
+
+
+def try_folder(whole: Path, given: tuple[str, list[tuple[str, int, float]]], place: Path) -> str:
+    """A script reads a damaged copy of the run `whole`."""
+    run = shutil.copytree(whole, place / "run")
+    there = sorted(run.rglob("*"))
+    for what, number, at in given[1]:
+        if (path := there[number % len(there)]).exists():
+            spoil(path, what, at)
+    before = look(place)
+    outcome = run_command(given[0], READERS[given[0]], place)
+    assert outcome == "done" or look(place) == before
+    return outcome
+
+
+def try_command(whole: Path, given: tuple[str, tuple[str, ...]], place: Path) -> str:
+    """A script with these arguments, where there is a copy of the run `whole`."""
+    shutil.copytree(whole, place / "run")
+    return run_command(*given, place)
+
+
+def run_command(script: str, arguments: tuple[str, ...], cwd: Path) -> str:
+    """-> "done" or "refused". AssertionError for a traceback or anything else but one sentence."""
+    result = commands.run_command(script, arguments, cwd)
     assert "Traceback" not in result.err and result.code in (0, 2), (result.code, result.err[-2000:])
     assert result.code == 0 or len(result.err.strip().splitlines()) == 1, result.err
     return "refused" if result.code else "done"
 
 
-def fuzz_commands(number: int, seed: int) -> Counter[str]:
-    """The same of so many command lines."""
-    rng, outcomes = random.Random(seed), Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(number):
-            script, arguments = command_line(rng)
-            try:
-                outcomes[attempt_command(script, arguments, Path(folder))] += 1
-            except Exception as error:
-                error.add_note(f"command {i} of seed {seed}: {script} {arguments}")
-                raise
+def fuzz(drawn: st.SearchStrategy, attempt: Callable[[Any, Path], str], number: int, seed: int) -> Counter[str]:
+    """So many attempts, each in an empty folder -> how many of each outcome. An error names what was drawn."""
+    outcomes: Counter[str] = Counter()
+
+    @hypothesis.seed(seed)
+    @settings(max_examples=number, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False)
+    @hypothesis.given(drawn)
+    def each(given: Any) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            outcomes[attempt(given, Path(place))] += 1
+
+    each()
     return outcomes
 
 
+def main(numbers: dict[str, int], seed: int, whole: Path) -> dict[str, Counter[str]]:
+    """numbers: of the attempts of a kind; whole: a run of two epochs"""
+    kinds = {
+        "configurations": (configurations(), try_configuration),
+        "commands": (command_lines(), partial(try_command, whole)),
+        "folders": (folders, partial(try_folder, whole)),
+    }
+    return {kind: fuzz(*kinds[kind], number, seed) for kind, number in numbers.items()}
+
+
 if __name__ == "__main__":
-    given = {key: int(value) for key, value in (argument.split("=") for argument in sys.argv[1:])}
-    print("configurations:", dict(fuzz(given.get("configurations", 2000), given.get("seed", 0))))
-    print("command lines:", dict(fuzz_commands(given.get("commands", 200), given.get("seed", 0))))
+    asked = {"configurations": 2000, "commands": 200, "folders": 200} | {k: int(v) for k, v in (a.split("=") for a in sys.argv[1:])}
+    with tempfile.TemporaryDirectory() as above:
+        made = commands.train(*TINY, "run=run", cwd=Path(above))
+        assert made.code == 0, made.err
+        for kind, came_to in main(asked, asked.pop("seed", 0), Path(above) / "run").items():
+            print(f"{kind}:", dict(came_to))

@@ -2,16 +2,11 @@
 
 import pytest
 
-from tests.fuzz import fuzz, fuzz_commands
+from tests.fuzz import main
 
 
 @pytest.mark.slow
-def test_a_hundred_configurations():
-    outcomes = fuzz(100, seed=1)
-    assert outcomes["trained"] > 20 and outcomes["refused"] > 20
-
-
-@pytest.mark.slow
-def test_command_lines():
-    outcomes = fuzz_commands(25, seed=1)
-    assert outcomes["refused"] > 10
+@pytest.mark.parametrize(("kind", "number"), [("configurations", 100), ("commands", 15), ("folders", 20)])
+def test_each_is_done_or_refused(finished, kind: str, number: int):
+    outcomes = main({kind: number}, 1, finished)[kind]
+    assert outcomes.total() >= number and min(outcomes["trained"] + outcomes["done"], outcomes["refused"]) > number / 10
