@@ -21,6 +21,7 @@ from agent.parts import window
 from agent.replay import Replay
 from envs.errors import BadInput
 from envs.spaces import Spaces
+from envs.vector import EnvConfig
 
 
 class Range(NamedTuple):
@@ -137,6 +138,11 @@ def check_config(config: TrainConfig) -> None:
         raise BadInput(
             "logger=wandb was given, and Weights & Biases is not installed; run `pip install deltadream[wandb]`, "
             "or choose from tensorboard, csv."
+        )
+    if config.env.timeout != EnvConfig.timeout and not (config.env.parallel or config.evaluation.parallel):
+        raise BadInput(
+            f"env.timeout={config.env.timeout:g} was given, and nothing can end an environment that hangs in the run's own process; "
+            f"give env.parallel=true, or leave it at {EnvConfig.timeout:g}."
         )
     envs = config.collect.num_envs
     if config.collect.first_steps < 2 * envs:

@@ -52,7 +52,8 @@ class EnvConfig:
         parallel: a process for each environment; otherwise all of them in this process.
         on_error: what becomes of an environment that raises an error, breaks its word, hangs or dies: "stop" the run, or
             "restart" it: its episode ends as truncated with the step before, and the run goes on (docs/reliability.md).
-        timeout: seconds that a step or a reset of an environment with a process of its own may take; then it hangs.
+        timeout: seconds that a step or a reset of an environment with a process of its own may take; then it hangs. To train
+            with another value than the default without such processes is refused: nothing would notice.
         max_restarts: of an environment within 1,000 of its steps; one more stops the run.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import sys
@@ -252,20 +253,22 @@ def fuzz(drawn: st.SearchStrategy, attempt: Callable[[Any, Path], str], number: 
     return outcomes
 
 
-def main(numbers: dict[str, int], seed: int, whole: Path) -> dict[str, Counter[str]]:
-    """numbers: of the attempts of a kind; whole: a run of two epochs"""
-    kinds = {
+def main(kind: str, number: int, seed: int, whole: Path) -> Counter[str]:
+    """So many attempts of a kind -> outcomes. whole: a run of two epochs"""
+    drawn, attempt = {
         "configurations": (configurations(), try_configuration),
         "commands": (command_lines(), partial(try_command, whole)),
         "folders": (folders, partial(try_folder, whole)),
-    }
-    return {kind: fuzz(*kinds[kind], number, seed) for kind, number in numbers.items()}
+    }[kind]
+    return fuzz(drawn, attempt, number, seed)
 
 
 if __name__ == "__main__":
-    asked = {"configurations": 2000, "commands": 200, "folders": 200} | {k: int(v) for k, v in (a.split("=") for a in sys.argv[1:])}
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
+    asked = {"configurations": 2000, "commands": 200, "folders": 200, "seed": 0} | {k: int(v) for k, v in (a.split("=") for a in sys.argv[1:])}
+    seed = asked.pop("seed")
     with tempfile.TemporaryDirectory() as above:
         made = commands.train(*TINY, "run=run", cwd=Path(above))
         assert made.code == 0, made.err
-        for kind, came_to in main(asked, asked.pop("seed", 0), Path(above) / "run").items():
-            print(f"{kind}:", dict(came_to))
+        for kind, number in asked.items():
+            print(f"{kind}:", dict(main(kind, number, seed, Path(above) / "run")) if number else {}, flush=True)

@@ -168,6 +168,18 @@ class TestRun:
         colors = [int(frame[0, 31, 31]) for frame in firsts]
         assert len(set(colors)) > 0.8 * len(colors)  # of 230; were they the first ones again each time, a third of them would be new
 
+    def test_stopped_in_an_evaluation(self, tmp_path, monkeypatch):
+        """Which a resumed run begins anew: it stops again as long as the environment is not mended."""
+        run, env = tmp_path / "run", ("env.id=Misbehaving-v0", "env.evaluation_kwargs.fault=raise", "env.kwargs.after=35")
+        go = partial(self.run, run, *env, "checkpoint_every=9", "evaluate_every=2", "evaluation.episodes=16")
+        for _ in range(2):
+            with pytest.raises(EnvironmentFailed, match=r"KeyError.*epoch_000002_paused \(go on"):
+                go()
+            go = partial(resume, run)
+        monkeypatch.setattr(Misbehaving, "misbehave", lambda self: None)
+        go()
+        assert checkpoint.load(run).epoch == 2 and not checkpoint.load(run).paused
+
     def test_the_first_reset_fails(self, tmp_path, monkeypatch):
         """Nothing is left of the run."""
         resets = iter(range(100))

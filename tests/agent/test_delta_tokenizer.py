@@ -154,7 +154,7 @@ def test_diagnostics(agent: Agent) -> None:
 def test_misfits_are_refused() -> None:
     with pytest.raises(BadInput, match="32 tokens do not tile .* 4×4"):
         make(tokens=32)
-    with pytest.raises(BadInput, match="3 tokens a step"):
+    with pytest.raises(BadInput, match="3 tokens do not tile"):
         make(tokens=3)
     frame_conv = small_config().tokenizer.conv
     frame_conv.down = [1, 0]

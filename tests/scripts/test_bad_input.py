@@ -77,6 +77,7 @@ VALUES = {
     "env.size=0": ["env.size=0"],
     "env.on_error=go_on": ["env.on_error=go_on", "stop, restart"],
     "env.timeout=0": ["env.timeout=0", "more than 0"],
+    "env.timeout=60": ["env.timeout=60", "env.parallel=true"],
     "env.id=odd_envs:Broken-v0": ["odd_envs:Broken-v0", "its data are missing"],
     "env.id=odd_envs:Unready-v0": ["has no observation_space (RuntimeError: reset me first); give it one"],
     "env.layout=hwcx": ["env.layout=hwcx", "hwc, chw, shwc or hwcs"],

@@ -11,7 +11,7 @@ from tests.scripts.commands import Result, evaluate, play, run_command, start_co
 from tests.envs.test_workers import is_there
 from tests.tiny import TINY
 
-ENV = ("env.id=misbehaving:Misbehaving-v0", "logger=csv", "evaluate_every=9", "run=run", "env.timeout=2")
+ENV = ("env.id=misbehaving:Misbehaving-v0", "logger=csv", "evaluate_every=9", "run=run")
 AFTER = ("env.kwargs.after=35", "collect.first_steps=90", "collect.steps=180")  # sound in the trial, and for some steps of each environment
 
 
@@ -55,7 +55,7 @@ def slow(*values):
     ],
 )
 def test_training_stops(place: Path, fault: str, parallel: bool, named: str):
-    given = (f"env.kwargs.fault={fault}", f"env.parallel={parallel}", f"env.kwargs.pids={place}/pids")
+    given = (f"env.kwargs.fault={fault}", f"env.kwargs.pids={place}/pids", *(("env.parallel=true", "env.timeout=2") if parallel else ()))
     result = train(*TINY, *ENV, *AFTER, *given, cwd=place)
     check_stopped(result, named, "env.on_error=restart", "epoch_000001_paused (go on with resume=run)")
     check_gone(place)
@@ -64,7 +64,7 @@ def test_training_stops(place: Path, fault: str, parallel: bool, named: str):
 @pytest.mark.slow
 def test_training_goes_on(place: Path):
     """By one kind of failure and then, resumed, by another; and evaluation is stopped by neither."""
-    env = (*ENV, *AFTER, "env.parallel=true", f"env.kwargs.pids={place}/pids", "env.kwargs.fault=hang")
+    env = (*ENV, *AFTER, "env.parallel=true", "env.timeout=2", f"env.kwargs.pids={place}/pids", "env.kwargs.fault=hang")
     stopped = train(*TINY, *env, cwd=place)
     check_stopped(stopped, "gave no answer for 2 s")
     trusted = "env.id=misbehaving:Misbehaving-v0"
@@ -86,7 +86,7 @@ def test_training_goes_on(place: Path):
 def test_a_killed_run_takes_its_processes_with_it(place: Path, tmp_path: Path):
     """By SIGKILL, while an environment hangs."""
     given = ("env.kwargs.fault=hang", "env.parallel=true", f"env.kwargs.pids={place}/pids", "env.timeout=1000")
-    process = start_command("train", (*TINY, *ENV[:-1], *AFTER, *given), place, tmp_path)
+    process = start_command("train", (*TINY, *ENV, *AFTER, *given), place, tmp_path)
     while not (place / "run" / "checkpoints" / "epoch_000001").exists():
         assert process.is_alive(), (tmp_path / "err").read_text()
         time.sleep(0.1)
