@@ -28,6 +28,7 @@ from gymnasium import spaces
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from agent import checkpoint
 from agent.api import train
 from agent.learner import NonFinite
 from envs.errors import BadInput
@@ -166,10 +167,13 @@ def command_lines(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
     return script, tuple(words)
 
 
-READERS = {
-    "train": ("resume=run", "epochs=3"), "evaluate": ("run=run", "episodes=2", "films=false"), "report": ("runs=run", "output=report"),
-    "play": ("run=run", "by=agent", "video=a.gif", "steps=3"),
-}  # fmt: skip
+# What reads a run's folder, and writes nothing there but to go on with it.
+READERS = [
+    ("train", ("resume=run", "epochs=3")), ("train", ("resume=run", "epochs=3", "damaged=previous")),
+    ("evaluate", ("run=run", "episodes=2", "films=false", "output=result.json")),
+    ("evaluate", ("run=run/checkpoints/epoch_000001", "films=false", "output=result.json")),
+    ("play", ("run=run", "by=agent", "where=both", "video=a.gif", "steps=3")), ("report", ("runs=run", "output=report")),
+]  # fmt: skip
 
 
 def spoil(path: Path, what: str, at: float) -> None:
@@ -189,39 +193,48 @@ def spoil(path: Path, what: str, at: float) -> None:
         path.write_bytes(data)
 
 
-# One of the scripts, and what befalls which of the run's files and folders, and where in it.
+# One of them, and what befalls which of the run's files and folders, and where in it.
 folders = st.tuples(
-    st.sampled_from(list(READERS)),
+    st.sampled_from(READERS),
     st.lists(
         st.tuples(st.sampled_from(["deleted", "cut", "changed", "longer", "zeros"]), st.integers(0, 99), st.floats(0, 0.999)), min_size=1, max_size=4
     ),
 )
 
+Words = tuple[str, tuple[str, ...]]  # a script and its arguments
 
-def try_folder(whole: Path, given: tuple[str, list[tuple[str, int, float]]], place: Path) -> str:
-    """A script reads a damaged copy of the run `whole`."""
+
+def try_folder(whole: Path, given: tuple[Words, list[tuple[str, int, float]]], place: Path) -> str:
+    """A script reads a damaged copy of the run `whole`. If it goes on with it, what it comes to is whole."""
     run = shutil.copytree(whole, place / "run")
+    (script, arguments), damages = given
     there = sorted(run.rglob("*"))
-    for what, number, at in given[1]:
+    for what, number, at in damages:
         if (path := there[number % len(there)]).exists():
             spoil(path, what, at)
-    before = look(place)
-    outcome = run_command(given[0], READERS[given[0]], place)
-    assert outcome == "done" or look(place) == before
+    before = look(run)
+    outcome = run_command(script, arguments, place)
+    assert script == "train" or look(run) == before
+    if script == "train" and outcome == "done":
+        saved = checkpoint.load(run)
+        checkpoint.verify_rows(saved)
+        assert saved.epoch == 3
     return outcome
 
 
-def try_command(whole: Path, given: tuple[str, tuple[str, ...]], place: Path) -> str:
+def try_command(whole: Path, given: Words, place: Path) -> str:
     """A script with these arguments, where there is a copy of the run `whole`."""
     shutil.copytree(whole, place / "run")
     return run_command(*given, place)
 
 
 def run_command(script: str, arguments: tuple[str, ...], cwd: Path) -> str:
-    """-> "done" or "refused". AssertionError for a traceback or anything else but one sentence."""
+    """-> "done" or "refused". AssertionError for a traceback, anything else but one sentence, or a refusal that changed something in `cwd`."""
+    before = look(cwd)
     result = commands.run_command(script, arguments, cwd)
     assert "Traceback" not in result.err and result.code in (0, 2), (result.code, result.err[-2000:])
     assert result.code == 0 or len(result.err.strip().splitlines()) == 1, result.err
+    assert result.code == 0 or look(cwd) == before, result.err
     return "refused" if result.code else "done"
 
 
