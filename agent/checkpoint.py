@@ -83,7 +83,7 @@ class ChunkRecord(FileRecord):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from; paused: see `save`."""
+    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from (`run_of`); paused: see `save`."""
 
     folder: Path
     run: Path
@@ -249,6 +249,11 @@ def folder_of(run: Path, epoch: int, paused: bool = False) -> Path:
     return run / "checkpoints" / (f"epoch_{epoch:06d}" + "_paused" * paused)
 
 
+def run_of(folder: Path) -> Path:
+    """The run of a checkpoint; where it lies, if it was copied out of one."""
+    return folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
+
+
 def newest(run: Path) -> Path | None:
     """The folder of the run's latest checkpoint, None if there is none yet."""
     return max(_folders(run).items(), default=(None, None))[1]
@@ -272,7 +277,7 @@ def load(path: Path, only: Collection[str] | None = None, rows: bool | None = No
 
 def load_exactly(folder: Path, only: Collection[str] | None = None, rows: bool | None = None) -> Checkpoint:
     """As `load`, of a checkpoint's folder. Raises Damaged if it is, and other BadInput."""
-    run = folder.parent.parent
+    run = run_of(folder)
     if not folder.resolve().is_relative_to(run.resolve()):
         raise Damaged(folder, f"is a link that leads out of {run}")
     epoch, files, chunks = _read_manifest(folder)
@@ -283,6 +288,8 @@ def load_exactly(folder: Path, only: Collection[str] | None = None, rows: bool |
         entries = [name for name in entries if name in only]
     if not (only is None if rows is None else rows):
         chunks = ()
+    if chunks and run == folder.parent:
+        raise BadInput(f"{folder} is a checkpoint without its run, whose replay has to be there to train on; copy the run's whole folder.")
     for record in chunks:
         _check_file(run, record)
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
@@ -309,10 +316,10 @@ def advised(error: Damaged, folder: Path, how: str = "") -> Damaged:
             for record in files.values():
                 _check_content(other, record)
             for record in chunks:
-                _check_file(folder.parent.parent, record)
+                _check_file(run_of(folder), record)
         except BadInput:
             continue
-        if error.path not in [folder.parent.parent / chunk.path for chunk in chunks]:
+        if error.path not in [run_of(folder) / chunk.path for chunk in chunks]:
             return Damaged(error.path, error.what, f"restore it from a copy, or give the checkpoint before it, {other}{how}")
     return Damaged(error.path, error.what, "restore it from a copy: there is no whole checkpoint before it to be given")
 
@@ -340,7 +347,7 @@ def candidates(path: Path) -> list[Path]:
 def earlier(folder: Path) -> list[Path]:
     """The checkpoints of the same run that were written before the one in `folder`, newest first."""
     match = _FOLDER.fullmatch(folder.name)
-    folders = _folders(folder.parent.parent) if match else {}
+    folders = _folders(run_of(folder)) if match else {}
     return [folders[place] for place in sorted(folders, reverse=True) if place < (int(match[1]), bool(match[2]))]
 
 
