@@ -22,11 +22,12 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 import safetensors.torch
@@ -34,7 +35,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from agent.files import Unfit, naming, read, write_new
+from agent.files import Unfit, naming, opened, write_new
 from envs.errors import BadInput
 
 FORMAT, FORMAT_VERSION, OLDEST_VERSION = "deltadream checkpoint", 1, 1  # versions from the oldest on are read
@@ -388,50 +389,44 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, FileRecord], tuple[Chun
         raise Damaged(path, "is not a manifest of this format") from error
 
 
-def _check_file(root: Path, record: FileRecord) -> Path:
-    """The path of the record's file, which is there, inside `root`, and of the right size."""
+@contextmanager
+def _opened(root: Path, record: FileRecord, most: int | None = None) -> Iterator[BinaryIO]:
+    """The record's file, which is there, inside `root`, and of the right size, to be read."""
     path = root / record.path
     try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise Damaged(path, f"is a link that leads out of {root}")
-        if not path.is_file():
-            raise Damaged(path, "is not a regular file" if path.exists() else "is missing")
-        size = path.stat().st_size
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise Damaged(path, f"cannot be read ({error})") from error
-    if record is not _MANIFEST:
-        _compare(path, record, size, record.sha256)
-    return path
-
-
-def _read(root: Path, record: FileRecord, most: int | None = None) -> bytes:
-    """The bytes of a file, which are those that the record vouches for. most: to be read; None: as many as the record says"""
-    path = _check_file(root, record)
-    try:
-        data = read(path, root, record.size if most is None else most)
+        with opened(path, root, most) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != record.size and record is not _MANIFEST:
+                raise Damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+            yield file
     except Unfit as error:
         raise Damaged(path, str(error)) from error
-    if record is not _MANIFEST:
-        _compare(path, record, len(data), hashlib.sha256(data).hexdigest())
-    return data
+
+
+def _check_file(root: Path, record: FileRecord) -> None:
+    """Raises Damaged if the file cannot be opened, or is of another size."""
+    with _opened(root, record):
+        pass
 
 
 def _check_content(root: Path, record: FileRecord) -> None:
-    """As `_read`, for who does not need the bytes: they are not held in memory."""
-    path = _check_file(root, record)
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Damaged(path, f"cannot be read ({error})") from error
-    _compare(path, record, record.size, digest)
+    """Raises Damaged if the file is not the one that the record vouches for. Its bytes are not held in memory."""
+    with _opened(root, record) as file:
+        _compare(root, record, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _compare(path: Path, record: FileRecord, size: int, sha256: str) -> None:
-    if size != record.size:
-        raise Damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+def _read(root: Path, record: FileRecord, most: int | None = None) -> bytes:
+    """The bytes of a file, which are those that the record vouches for, at most `most`."""
+    with _opened(root, record, most) as file:
+        data = file.read(record.size)
+    if record is not _MANIFEST:
+        _compare(root, record, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _compare(root: Path, record: FileRecord, sha256: str) -> None:
     if sha256 != record.sha256:
-        raise Damaged(path, "was changed after it was written: its SHA-256 is not the manifest's")
+        raise Damaged(root / record.path, "was changed after it was written: its SHA-256 is not the manifest's")
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
@@ -445,8 +440,8 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
-    path = _check_file(root, record)
-    needed, free = 2 * path.stat().st_size, psutil.virtual_memory().available
+    path = root / record.path
+    needed, free = 2 * record.size, psutil.virtual_memory().available
     if needed > free:  # a file may be a terabyte of holes
         raise BadInput(
             f"{path} takes {needed / 1e9:.2f} GB of memory to be read, and only {free / 1e9:.2f} GB are free; free some, or use "
