@@ -40,7 +40,7 @@ from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
 
-# What a run writes before its first checkpoint.
+# What a run writes before its first checkpoint; files have a suffix.
 WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboard", "films", "replay", "checkpoints")
 TRIAL_STEPS = 32  # of the environment, before anything is written
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
@@ -55,6 +55,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
+        check_places(saved.run)
     check_config(config)
     device = pick_device(config.device)
     spaces = spaces_of(config.env, config.seed)
@@ -190,6 +191,14 @@ def clear(folder: Path) -> None:
     """Takes away what a run wrote that learned nothing."""
     for leftover in (folder / name for name in WRITTEN):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def check_places(folder: Path) -> None:
+    """Raises BadInput if something else lies where a run that goes on will write."""
+    for path in (folder / name for name in WRITTEN):
+        if path.exists() and path.is_dir() == bool(path.suffix):
+            kind = "file" if path.suffix else "folder"
+            raise BadInput(f"{path} is no {kind}; take it away, or put back what was there.")
 
 
 def spaces_of(env_config: EnvConfig, seed: int) -> Spaces:
