@@ -22,11 +22,12 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 import safetensors.torch
@@ -34,7 +35,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from agent.files import Unfit, naming, read, write_new
+from agent.files import Unfit, naming, opened, write_new
 from envs.errors import BadInput
 
 FORMAT, FORMAT_VERSION, OLDEST_VERSION = "deltadream checkpoint", 1, 1  # versions from the oldest on are read
@@ -83,7 +84,7 @@ class ChunkRecord(FileRecord):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from; paused: see `save`."""
+    """A verified checkpoint. `run` is the folder that the paths of `chunks` start from (`run_of`); paused: see `save`."""
 
     folder: Path
     run: Path
@@ -249,6 +250,11 @@ def folder_of(run: Path, epoch: int, paused: bool = False) -> Path:
     return run / "checkpoints" / (f"epoch_{epoch:06d}" + "_paused" * paused)
 
 
+def run_of(folder: Path) -> Path:
+    """The run of a checkpoint; where it lies, if it was copied out of one."""
+    return folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
+
+
 def newest(run: Path) -> Path | None:
     """The folder of the run's latest checkpoint, None if there is none yet."""
     return max(_folders(run).items(), default=(None, None))[1]
@@ -272,7 +278,7 @@ def load(path: Path, only: Collection[str] | None = None, rows: bool | None = No
 
 def load_exactly(folder: Path, only: Collection[str] | None = None, rows: bool | None = None) -> Checkpoint:
     """As `load`, of a checkpoint's folder. Raises Damaged if it is, and other BadInput."""
-    run = folder.parent.parent
+    run = run_of(folder)
     if not folder.resolve().is_relative_to(run.resolve()):
         raise Damaged(folder, f"is a link that leads out of {run}")
     epoch, files, chunks = _read_manifest(folder)
@@ -283,6 +289,8 @@ def load_exactly(folder: Path, only: Collection[str] | None = None, rows: bool |
         entries = [name for name in entries if name in only]
     if not (only is None if rows is None else rows):
         chunks = ()
+    if chunks and run == folder.parent:
+        raise BadInput(f"{folder} is a checkpoint without its run, whose replay has to be there to train on; copy the run's whole folder.")
     for record in chunks:
         _check_file(run, record)
     tensors = {name: _read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
@@ -309,10 +317,10 @@ def advised(error: Damaged, folder: Path, how: str = "") -> Damaged:
             for record in files.values():
                 _check_content(other, record)
             for record in chunks:
-                _check_file(folder.parent.parent, record)
+                _check_file(run_of(folder), record)
         except BadInput:
             continue
-        if error.path not in [folder.parent.parent / chunk.path for chunk in chunks]:
+        if error.path not in [run_of(folder) / chunk.path for chunk in chunks]:
             return Damaged(error.path, error.what, f"restore it from a copy, or give the checkpoint before it, {other}{how}")
     return Damaged(error.path, error.what, "restore it from a copy: there is no whole checkpoint before it to be given")
 
@@ -340,7 +348,7 @@ def candidates(path: Path) -> list[Path]:
 def earlier(folder: Path) -> list[Path]:
     """The checkpoints of the same run that were written before the one in `folder`, newest first."""
     match = _FOLDER.fullmatch(folder.name)
-    folders = _folders(folder.parent.parent) if match else {}
+    folders = _folders(run_of(folder)) if match else {}
     return [folders[place] for place in sorted(folders, reverse=True) if place < (int(match[1]), bool(match[2]))]
 
 
@@ -381,50 +389,44 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, FileRecord], tuple[Chun
         raise Damaged(path, "is not a manifest of this format") from error
 
 
-def _check_file(root: Path, record: FileRecord) -> Path:
-    """The path of the record's file, which is there, inside `root`, and of the right size."""
+@contextmanager
+def _opened(root: Path, record: FileRecord, most: int | None = None) -> Iterator[BinaryIO]:
+    """The record's file, which is there, inside `root`, and of the right size, to be read."""
     path = root / record.path
     try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise Damaged(path, f"is a link that leads out of {root}")
-        if not path.is_file():
-            raise Damaged(path, "is not a regular file" if path.exists() else "is missing")
-        size = path.stat().st_size
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise Damaged(path, f"cannot be read ({error})") from error
-    if record is not _MANIFEST:
-        _compare(path, record, size, record.sha256)
-    return path
-
-
-def _read(root: Path, record: FileRecord, most: int | None = None) -> bytes:
-    """The bytes of a file, which are those that the record vouches for. most: to be read; None: as many as the record says"""
-    path = _check_file(root, record)
-    try:
-        data = read(path, root, record.size if most is None else most)
+        with opened(path, root, most) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != record.size and record is not _MANIFEST:
+                raise Damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+            yield file
     except Unfit as error:
         raise Damaged(path, str(error)) from error
-    if record is not _MANIFEST:
-        _compare(path, record, len(data), hashlib.sha256(data).hexdigest())
-    return data
+
+
+def _check_file(root: Path, record: FileRecord) -> None:
+    """Raises Damaged if the file cannot be opened, or is of another size."""
+    with _opened(root, record):
+        pass
 
 
 def _check_content(root: Path, record: FileRecord) -> None:
-    """As `_read`, for who does not need the bytes: they are not held in memory."""
-    path = _check_file(root, record)
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Damaged(path, f"cannot be read ({error})") from error
-    _compare(path, record, record.size, digest)
+    """Raises Damaged if the file is not the one that the record vouches for. Its bytes are not held in memory."""
+    with _opened(root, record) as file:
+        _compare(root, record, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _compare(path: Path, record: FileRecord, size: int, sha256: str) -> None:
-    if size != record.size:
-        raise Damaged(path, f"has {size} bytes instead of {record.size}: it was cut short or changed")
+def _read(root: Path, record: FileRecord, most: int | None = None) -> bytes:
+    """The bytes of a file, which are those that the record vouches for, at most `most`."""
+    with _opened(root, record, most) as file:
+        data = file.read(record.size)
+    if record is not _MANIFEST:
+        _compare(root, record, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _compare(root: Path, record: FileRecord, sha256: str) -> None:
     if sha256 != record.sha256:
-        raise Damaged(path, "was changed after it was written: its SHA-256 is not the manifest's")
+        raise Damaged(root / record.path, "was changed after it was written: its SHA-256 is not the manifest's")
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
@@ -438,8 +440,8 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
-    path = _check_file(root, record)
-    needed, free = 2 * path.stat().st_size, psutil.virtual_memory().available
+    path = root / record.path
+    needed, free = 2 * record.size, psutil.virtual_memory().available
     if needed > free:  # a file may be a terabyte of holes
         raise BadInput(
             f"{path} takes {needed / 1e9:.2f} GB of memory to be read, and only {free / 1e9:.2f} GB are free; free some, or use "

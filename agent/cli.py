@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -137,6 +140,20 @@ def check_arguments(arguments: list[str], schema: type) -> None:
     for argument in arguments:
         if argument.startswith("~"):
             raise BadInput(f"{argument} was given; a key cannot be taken away, set it to a value: {argument[1:]}=value.")
+
+
+def argument(key: str, value: object) -> str:
+    """A key and its value as they can be typed at a shell, for Hydra to read."""
+    text = str(value)
+    try:
+        (as_it_is,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
+        is_plain = as_it_is.value() == text
+    except HydraException:
+        is_plain = False
+    if not is_plain:  # a backslash is one, but before a quote
+        text = re.sub(r'(\\+)(?="|\Z)', r"\1\1", text).replace('"', r"\"")
+        text = f'"{text}"'
+    return shlex.quote(f"{key}={text}")
 
 
 def explain(error: Exception, schema: type) -> str:

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from envs.errors import BadInput
 
@@ -18,8 +20,10 @@ class Unfit(ValueError):
     """A file that is not read; the message goes behind its name: "is a link that leads out of …"."""
 
 
-def read(path: Path, root: Path, most: int) -> bytes:
-    """The bytes of a regular file in the folder `root`, at most `most`. Raises Unfit, before anything is read.
+@contextlib.contextmanager
+def opened(path: Path, root: Path, most: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file in the folder `root`, to be read. Raises Unfit, before anything is read if it is none or has more than
+    `most` bytes.
 
     A link may lead to another place in `root`. A pipe or a device is not waited for.
     """
@@ -29,22 +33,24 @@ def read(path: Path, root: Path, most: int) -> bytes:
             raise Unfit(f"is a link that leads out of {root}")
         if not real.exists():
             raise Unfit("is missing")
-        # Opening a pipe would wait for somebody who writes.
-        descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        with contextlib.ExitStack() as stack:
+            # Opening a pipe would wait for somebody who writes.
+            descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+            stack.callback(os.close, descriptor)
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                raise Unfit("is not a regular file")
+            if most is not None and about.st_size > most:
+                raise Unfit(f"has {about.st_size:,} bytes, more than the {most:,} that are read")
+            yield stack.enter_context(open(descriptor, "rb", closefd=False))
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise Unfit(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, descriptor)
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise Unfit("is not a regular file")
-        if about.st_size > most:
-            raise Unfit(f"has {about.st_size:,} bytes, more than the {most:,} that are read")
-        with open(descriptor, "rb", closefd=False) as file:
-            try:
-                return file.read(about.st_size)  # not what is appended meanwhile
-            except OSError as error:
-                raise Unfit(f"cannot be read ({error.strerror})") from error
+
+
+def read(path: Path, root: Path, most: int) -> bytes:
+    """The bytes of a file that can be `opened`."""
+    with opened(path, root, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)  # not what is appended meanwhile
 
 
 def check_inside(run: Path) -> None:

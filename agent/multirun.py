@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 from urllib.parse import quote
@@ -10,11 +9,10 @@ from urllib.parse import quote
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from agent import checkpoint
-from agent.checks import flatten
 from agent.config import TrainConfig
 from agent.files import check_inside
 from agent.run import claim, clear, train
-from agent.saved import GROUPS, MAY_CHANGE, config_from_state, load_whole
+from agent.saved import GROUPS, config_from_state, differences, load_whole, may_change
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 
@@ -45,7 +43,10 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
     if config.run or config.resume:
         raise BadInput(ONE_FOLDER)
     folder = Path(config.sweep) / config.experiment / name_of(overrides)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be made ({error.strerror}); choose another sweep=<folder>.") from error
     check_inside(folder)
     with claim(folder):
         if checkpoint.newest(folder) is None:
@@ -67,12 +68,10 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
 
 def check_same(folder: Path, saved: TrainConfig, now: TrainConfig) -> None:
     """Raises BadInput if the run in the folder is another than the one that is wanted: the experiment has changed."""
-    before, after = (flatten(dataclasses.asdict(config)) for config in (saved, now))
-    for key in before:
-        free = any(key == name or key.startswith(f"{name}.") for name in (*MAY_CHANGE, "run", "resume", "sweep"))
-        if before[key] != after[key] and not free:
+    for key, before, after in differences(saved, now):
+        if not may_change(key):
             raise BadInput(
-                f"{folder} holds a run with {key}={before[key]}, and the experiment now says {after[key]}; give "
+                f"{folder} holds a run with {key}={before}, and the experiment now says {after}; give "
                 "sweep=<another folder>, or change it back."
             )
 

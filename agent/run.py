@@ -8,6 +8,7 @@ import datetime
 import itertools
 import platform
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -24,13 +25,14 @@ from omegaconf import OmegaConf
 from agent import checkpoint, files
 from agent.agent import Agent, sketch_agent
 from agent.checks import check_config, check_space, pick_device
+from agent.cli import argument
 from agent.config import TrainConfig
 from agent.execution import Execution, be_deterministic, choose_execution
 from agent.files import disk_full, sentence_of
 from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_updates
-from agent.saved import check_spaces, load_run, spaces_from_state
+from agent.saved import check_spaces, config_from_state, differences, load_run, spaces_from_state
 from agent.stopping import AGAIN, Pause, stoppable
 from agent.trainer import Trainer
 from envs.errors import BadInput, EnvironmentFailed, Stopped
@@ -38,7 +40,7 @@ from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
 
-# What a run writes before its first checkpoint.
+# What a run writes before its first checkpoint; files have a suffix.
 WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboard", "films", "replay", "checkpoints")
 TRIAL_STEPS = 32  # of the environment, before anything is written
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
@@ -53,6 +55,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
+        check_places(saved.run)
     check_config(config)
     device = pick_device(config.device)
     spaces = spaces_of(config.env, config.seed)
@@ -113,6 +116,8 @@ def run(
                 trainer.load(saved)  # verifies all of it; only then is anything written
                 if (newest := checkpoint.newest(folder)) != saved.folder:
                     print(f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up.")
+                for key, before, now in differences(config_from_state(saved.state), config):
+                    print(f"changed: {key} was {before} and is {now} from now on")
             del saved
             forecast = trainer.forecast()
             describe(folder, config)
@@ -161,11 +166,14 @@ def claim(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=CLAIM_SECONDS)
     except Timeout as error:
+        # Where a file system has no locks, a file stands for one, and outlives a machine that is gone.
+        gone = f"; if process {pid} is no more, nor its machine, take {folder / LOCK} away" if (pid := getattr(lock, "pid", None)) else ""
         raise BadInput(
-            f"In {folder} another process trains already; let it finish or stop it, or choose another folder."
+            f"In {folder} another process trains already; let it finish or stop it, or choose another folder{gone}."
         ) from error
-    except OSError as error:  # a folder of that name, say
-        raise BadInput(f"{folder / LOCK} cannot be locked ({error.strerror or error}); take it away, or choose another folder.") from error
+    except (OSError, NotImplementedError) as error:  # a folder of that name, say, or a file system that is read only
+        what = getattr(error, "strerror", None) or error
+        raise BadInput(f"{folder / LOCK} cannot be locked ({what}); take away what lies there, or go on in a copy that can be written to.") from error
     try:
         yield
     finally:
@@ -185,6 +193,14 @@ def clear(folder: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
+def check_places(folder: Path) -> None:
+    """Raises BadInput if something else lies where a run that goes on will write."""
+    for path in (folder / name for name in WRITTEN):
+        if path.exists() and path.is_dir() == bool(path.suffix):
+            kind = "file" if path.suffix else "folder"
+            raise BadInput(f"{path} is no {kind}; take it away, or put back what was there.")
+
+
 def spaces_of(env_config: EnvConfig, seed: int) -> Spaces:
     """What the agent sees and does there. Raises BadInput if it cannot play it."""
     env = make_single(env_config, seed)
@@ -197,7 +213,7 @@ def run_folder(config: TrainConfig) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(config.run) if config.run else Path("runs") / config.experiment / now
     if config.run and folder.exists() and (not folder.is_dir() or contents(folder)):
-        raise BadInput(f"run={folder} exists already; choose another folder, or go on with resume={folder}.")
+        raise BadInput(f"run={folder} exists already; choose another folder, or go on with {argument('resume', folder)}.")
     return folder
 
 
@@ -229,7 +245,7 @@ def describe(folder: Path, config: TrainConfig) -> None:
         "Go on:    python scripts/train.py resume=<this folder>",
         "Evaluate: python scripts/evaluate.py run=<this folder>",
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),
-        "Command: " + " ".join(sys.argv),
+        "Command: " + shlex.join(sys.argv),
         "",
     ]
     files.write(folder / "README.txt", "\n".join(lines).encode())
@@ -251,7 +267,7 @@ def last_checkpoint(folder: Path) -> str:
     last = checkpoint.newest(folder)
     if last is None:
         return "no checkpoint had been written"
-    return f"the last good checkpoint is {last} (go on with resume={folder})"
+    return f"the last good checkpoint is {last} (go on with {argument('resume', folder)})"
 
 
 def report(folder: Path, config: TrainConfig) -> None:
@@ -260,6 +276,8 @@ def report(folder: Path, config: TrainConfig) -> None:
     if "csv" in config.logger:
         print(f"curves:     {plot_curves(folder)}")
     print(f"dream:      {max((folder / 'films').glob('*_dream.mp4'))}")
-    trusted = f" env.id={config.env.id}" if ":" in config.env.id else ""
-    in_python = config.env.id.startswith("python/")  # another process does not know it
-    print(f"evaluate:   {f'agent.evaluate({str(folder)!r})' if in_python else f'python scripts/evaluate.py run={folder}{trusted}'}")
+    if config.env.id.startswith("python/"):  # another process does not know it
+        print(f"evaluate:   agent.evaluate({str(folder)!r})")
+    else:
+        trusted = [argument("env.id", config.env.id)] if ":" in config.env.id else []
+        print(f"evaluate:   {' '.join(['python scripts/evaluate.py', argument('run', folder), *trusted])}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import reprlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +199,24 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
             OmegaConf.update(after, key, override.value(), force_add=True)
         old = OmegaConf.select(before, key)
         changed = override.is_delete() or OmegaConf.select(after, key) != old
-        if changed and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE):
+        if changed and not may_change(key):
             raise BadInput(
                 f"{given} was given, but the run has {key}={old}; a resumed run may change {', '.join(MAY_CHANGE)} only."
             )
     return OmegaConf.to_object(after)  # type: ignore[return-value]
+
+
+def differences(saved: TrainConfig, now: TrainConfig) -> Iterator[tuple[str, Any, Any]]:
+    """(key, its value in a saved run's configuration, its value now) of all that changed but the run's place."""
+    before, after = (flatten(dataclasses.asdict(config)) for config in (saved, now))
+    for key in before:
+        if before[key] != after.get(key) and key not in ("run", "resume", "sweep"):
+            yield key, before[key], after.get(key)
+
+
+def may_change(key: str) -> bool:
+    """Whether a resumed run may have another value there."""
+    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
 
 
 def check_parts(saved: TrainConfig, group: str, name: str, given: str) -> None:

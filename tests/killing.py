@@ -1,7 +1,8 @@
 """A run that is killed again and again, against one that is not: python -m tests.killing kills=1000 seed=0
 
 Each time the run goes on from its last checkpoint, or begins again where there is none yet. It kills itself by SIGKILL, at a
-random call of what it does in a random stage; a kill in "checkpoint" falls before or after any sync, rename or removal of a save.
+random call of what it does in a random stage; a kill in "checkpoint" falls before or after any sync, rename or removal of a save,
+one in "start" of those before the first epoch, of a resumed run too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from tests.equal import check_equal
 from tests.scripts import commands
 from tests.tiny import TINY
 
-# Stage -> how many of its calls there are in an epoch of SETTINGS, at least.
-STAGES = {"collect": 14, "update": 6, "evaluate": 18, "checkpoint": 40, "log": 2}
+# Stage -> how many of its calls there are in an epoch of SETTINGS, at least; of "start" two thirds of all.
+STAGES = {"collect": 14, "update": 6, "evaluate": 18, "checkpoint": 40, "log": 2, "start": 6}
 SETTINGS = (*TINY, "collect.epochs=1000000", "checkpoint_every=1", "evaluate_every=1", "logger=csv")
 LONGEST = 1.5  # epochs from a start to the kill, so that most kills come after another checkpoint
 
@@ -115,7 +116,7 @@ def arm(stage: str, call: int, after: bool) -> None:
         logger.Logger.log = deadly(logger.Logger.log, "log")
     else:
         for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (shutil, "rmtree")):
-            setattr(module, name, deadly(getattr(module, name), "save"))
+            setattr(module, name, deadly(getattr(module, name), "save" if stage == "checkpoint" else "elsewhere"))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-
+from agent.cli import argument
 from agent.report.sections import Section
 from agent.report.runs import Run, differing_choices, settings_that_differ
 from agent.report.tables import cell, grouped, listed, several
@@ -85,10 +83,7 @@ def commands(section: Section) -> list[str]:
     for run in section.runs:
         saved = run.evaluation
         if saved is None or saved.episodes < ENOUGH_EPISODES or saved.epoch < run.reached:
-            folder = str(run.folder)
-            if not re.fullmatch(r"[\w./+-]+", folder):  # Hydra would take it apart
-                folder = '"' + folder.replace("\\", r"\\").replace('"', r"\"") + '"'
-            trusted = [f"env.id={run.env_id}"] if ":" in run.env_id else []
-            words = ["python", "scripts/evaluate.py", f"run={folder}", f"episodes={ENOUGH_EPISODES}", *trusted]
-            lines.append(shlex.join(words))
+            trusted = [argument("env.id", run.env_id)] if ":" in run.env_id else []
+            words = ["python", "scripts/evaluate.py", argument("run", run.folder), f"episodes={ENOUGH_EPISODES}", *trusted]
+            lines.append(" ".join(words))
     return ["\n".join(["```sh", *lines, "```"])] if lines else []

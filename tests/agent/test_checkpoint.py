@@ -119,6 +119,17 @@ def test_only_what_evaluation_needs(tmp_path: Path) -> None:
         load(tmp_path, only=["policy", "dynamics"])
 
 
+@pytest.mark.parametrize("name", ["best", "epoch_000001"])
+def test_a_copy_without_its_run(tmp_path: Path, name: str) -> None:
+    """It can be evaluated, which is written beside it, and not be trained on."""
+    run = tmp_path / "runs" / "a"
+    folder = shutil.copytree(write(run, 1, 1.0, [rows(run, 0, 4)]), tmp_path / name)
+    loaded = load(folder, only=["policy"])
+    assert loaded.run == tmp_path and loaded.epoch == 1
+    with pytest.raises(BadInput, match=f"{name} is a checkpoint without its run"):
+        load(folder)
+
+
 class Crash(Exception):
     pass
 

@@ -1,10 +1,14 @@
 """The command in this process; tests/scripts/ runs it in its own."""
 
 import dataclasses
+import shlex
 import sys
 from dataclasses import dataclass, field
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from agent import cli
@@ -99,6 +103,16 @@ def test_refusals_name_the_key(run, capfd):
 def test_a_key_that_several_kinds_have_is_suggested_once():
     keys = cli.all_keys(TrainConfig)
     assert len(keys) == len(set(keys)) and {"agent.tokenizer.frame_latent", "agent.policy.mlp"} < set(keys)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+@example("my run é")
+@example("007")
+@example('a\\\\"b\\')
+def test_what_is_proposed_can_be_typed(value):
+    (word,) = shlex.split(cli.argument("run", value))
+    (override,) = OverridesParser.create().parse_overrides([word])
+    assert override.key_or_group == "run" and override.value() == value
 
 
 def test_all_keys():

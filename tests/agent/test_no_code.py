@@ -19,7 +19,7 @@ from agent.config import TrainConfig
 from agent.dreams import dreams_of
 from agent.logger import make_logger, read_metrics
 from agent.report.runs import find_runs
-from agent.run import train
+from agent.run import WRITTEN, train
 from agent.saved import config_from_state, load_agent, load_run, spaces_from_state
 from agent.trainer import Trainer
 from envs.errors import BadInput
@@ -131,6 +131,14 @@ def test_what_a_resumed_run_would_write_to(run: Path, outside: Path, name: str, 
         socket.socket(socket.AF_UNIX).bind(path.name)
         os.chdir(run.parent / "here")
     check_refused(run, lambda: train(TrainConfig(resume=str(run)), [f"resume={run}", "epochs=5"]), path.name)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_resumed_run_would_write_to_is_of_another_kind(run: Path, name: str):
+    path = run / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.mkdir() if path.suffix else path.touch()
+    check_refused(run, lambda: train(TrainConfig(resume=str(run)), [f"resume={run}", "epochs=5"]))
 
 
 def test_a_written_file_takes_the_place_of_a_link(run: Path, outside: Path):

@@ -174,8 +174,7 @@ def test_what_is_not_finished(tmp_path: Path):
     assert rows(text, "Atlantis") == [["Atlantis", "1", "7.00", "–", "–", "–", "–"]]
     block = text[text.index("```sh") :]
     assert f"python scripts/evaluate.py run={unfinished} episodes=100\n" in block
-    # Hydra takes a value with a space in quotes.
-    assert f"""python scripts/evaluate.py 'run="{trusted}"' episodes=100 env.id=my_module:Atari-v0\n""" in block
+    assert f"""python scripts/evaluate.py 'run={trusted}' episodes=100 env.id=my_module:Atari-v0\n""" in block
     assert str(foreign) not in block and str(other) not in block
 
 

@@ -3,6 +3,9 @@
 import contextlib
 import csv
 import dataclasses
+import errno
+import multiprocessing
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -14,8 +17,8 @@ import yaml
 
 from agent import checkpoint
 from agent.logger import read_metrics
-from agent.run import make_folder, run_folder, train
-from agent.saved import config_from_state, load_agent, resumed_config
+from agent.run import claim, make_folder, run_folder, train
+from agent.saved import config_from_state, differences, load_agent, resumed_config
 from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
@@ -126,7 +129,9 @@ def test_from_an_older_checkpoint(four, tmp_path, capsys):
     """What the run did after it is given up, and said so; nothing of it remains."""
     folder = shutil.copytree(four, tmp_path / "run")
     resume(folder / "checkpoints" / "epoch_000002", "epochs=3")
-    assert "epoch_000002: what the run did after it, up to" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "epoch_000002: what the run did after it, up to" in said and said.count("changed: ") == 1
+    assert "changed: epochs was 4 and is 3 from now on\n" in said
     assert [row["epoch"] for row in read_metrics(folder / "metrics.csv")] == [1, 2, 3]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [f"epoch_00000{i}" for i in (1, 2, 3)]
     needed = {chunk.path for epoch in (1, 2, 3) for chunk in checkpoint.load(folder / "checkpoints" / f"epoch_00000{epoch}").chunks}
@@ -209,6 +214,11 @@ class TestWhatMayChange:
         with pytest.raises(BadInput, match="run of experiment=catch; resume it without experiment=crafter"):
             resumed_config(self.SAVED, ["experiment=crafter"])
 
+    def test_what_is_different(self):
+        assert list(differences(self.SAVED, tiny("epochs=9", "run=elsewhere"))) == [("epochs", 2, 9)]
+        keys = [key for key, *_ in differences(self.SAVED, tiny_of("dart"))]
+        assert "agent.tokenizer.kind" in keys
+
     @pytest.mark.parametrize(("fits", "others"), [("catch", "crafter_laptop"), ("gym", "atari_quick")])
     def test_an_environment_by_its_name(self, fits: str, others: str):
         assert resumed_config(self.SAVED, [f"env={fits}"]) == self.SAVED
@@ -217,6 +227,26 @@ class TestWhatMayChange:
 
 
 class TestFolder:
+    def test_a_lock_where_there_are_no_locks(self, tmp_path, monkeypatch):
+        """A file stands for one then, and a process of this machine that died is known."""
+        monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "Function not implemented")))
+        monkeypatch.setattr("agent.run.CLAIM_SECONDS", 0.1)
+        (tmp_path / "file").touch()
+
+        def dies() -> None:
+            with claim(tmp_path):
+                os._exit(0)
+
+        process = multiprocessing.get_context("fork").Process(target=dies)
+        process.start()
+        process.join()
+        lock = (tmp_path / ".lock").read_text()
+        with pytest.warns(UserWarning, match="flock"), claim(tmp_path):
+            pass
+        (tmp_path / ".lock").write_text(lock.replace(os.uname().nodename, "another-machine"))
+        with pytest.warns(UserWarning), pytest.raises(BadInput, match=rf"process {process.pid} is no more.*take {tmp_path}/.lock away\.$"), claim(tmp_path):
+            pass
+
     def test_runs_of_the_same_second(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         wanted = run_folder(tiny())

@@ -90,6 +90,12 @@ def test_folders_of_one_run(place: Path, given: str):
     assert result.code == 2 and "sweep=" in result.err and "Traceback" not in result.err
 
 
+def test_not_below_a_file(place: Path):
+    (place / "file").touch()
+    result = sweep(place, "seed=0", "sweep=file", "--multirun")
+    assert result.code == 2 and "file/seconds/seed-0 cannot be made" in result.err and "Traceback" not in result.err
+
+
 def test_two_processes_do_not_share_a_folder(place: Path):
     (place / "output").mkdir()
     arguments = ("--config-dir=own", "experiment=seconds", "run=mine", "epochs=1000")
