@@ -301,6 +301,6 @@ def test_a_file_where_a_folder_belongs_or_the_other_way_round(two: Path, name: s
         place.unlink(missing_ok=True)
         place.mkdir()
     before = look(two)
-    with pytest.raises(BadInput, match=f"{name} is a {'file' if is_folder else 'folder'}, .*; take it away"):
+    with pytest.raises(BadInput, match=f"{name} is no {'folder' if is_folder else 'file'}; take it away"):
         resume(two, "epochs=4")
     assert look(two) == before
