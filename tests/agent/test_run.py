@@ -94,7 +94,7 @@ def test_stopped_again_and_again(tmp_path, monkeypatch):
     more = [f"{part}.{key}=9" for part in ("tokenizer", "dynamics", "policy") for key in ("updates", "first_updates")]
     arguments = ("epochs=2", "keep=9", "evaluate_every=2", *more)
     train(tiny(f"run={tmp_path / 'whole'}", *arguments), [])
-    looks = iter(range(2, 200, 3))  # more each time: an evaluation that was cut short begins anew
+    looks = iter(range(2, 200, 4))  # more each time: an evaluation that was cut short begins anew
     monkeypatch.setattr("agent.run.stoppable", lambda: contextlib.nullcontext(AskedAt(next(looks))))
     folder, stages = tmp_path / "run", set()
     config, overrides = tiny(f"run={folder}", *arguments), []
