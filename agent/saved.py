@@ -35,9 +35,6 @@ MAY_CHANGE = (
 
 GROUPS = ("agent", *(f"agent/{part}" for part in KINDS), "quantizer", "size")
 
-# What a run that goes on writes, and does not read.
-PLACES = {"films": "folder", "tensorboard": "folder", "README.txt": "file", "config.yaml": "file", "curves.png": "file"}
-
 MOST_SETTINGS = 10_000  # of a configuration; ours have some two hundred
 MOST_OF_A_SPACE = 2**16  # channels, pixels of a side, choices of an action's factor
 
@@ -56,20 +53,10 @@ def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint
     check_networks(config.agent, spaces_from_state(saved.state), saved)
     if "csv" in config.logger:
         read_metrics(saved.run / "metrics.csv")  # what is refused later has been written to by then
-    check_places(saved.run)
     check_trusted(config.env, named_environment(overrides))
     if saved.epoch >= config.epochs and not saved.paused:  # else its last evaluation is still to come
         raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")
     return saved, config
-
-
-def check_places(run: Path) -> None:
-    """Raises BadInput if there is a file where a run writes into a folder, or a folder where it writes a file."""
-    for name, wanted in PLACES.items():
-        path = run / name
-        there = "folder" if path.is_dir() else "file"
-        if path.exists() and there != wanted:
-            raise BadInput(f"{path} is a {there}, and the run writes a {wanted} there; take it away.")
 
 
 def load_whole(

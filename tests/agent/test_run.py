@@ -22,7 +22,6 @@ from agent.saved import config_from_state, differences, load_agent, resumed_conf
 from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
-from tests.attacks import look
 from tests.equal import check_equal
 from tests.tiny import OF_AGENT, TINY_CRAFTER, tiny, tiny_of
 
@@ -289,18 +288,3 @@ def test_the_environment_of_evaluation_is_tried_at_the_door(tmp_path, given, nam
     with pytest.raises(BadInput, match=named):
         train(config, [])
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["films", "tensorboard", "README.txt", "config.yaml", "curves.png"])
-def test_a_file_where_a_folder_belongs_or_the_other_way_round(two: Path, name: str):
-    place = two / name
-    if is_folder := name in ("films", "tensorboard"):
-        shutil.rmtree(place, ignore_errors=True)
-        place.touch()
-    else:
-        place.unlink(missing_ok=True)
-        place.mkdir()
-    before = look(two)
-    with pytest.raises(BadInput, match=f"{name} is a {'file' if is_folder else 'folder'}, .*; take it away"):
-        resume(two, "epochs=4")
-    assert look(two) == before
