@@ -70,6 +70,10 @@ def start(arguments: tuple[str, ...], cwd: Path, kill: tuple[str, int, bool] | N
 
 
 def _train(arguments: tuple[str, ...], cwd: str, kill: tuple[str, int, bool] | None) -> None:
+    from agent import run, trainer
+
+    trainer.Trainer.show = lambda self, recording: None  # films take most of the time
+    run.report = lambda folder, config: None
     if kill is not None:
         arm(*kill)
     commands._child("train", arguments, cwd, cwd, {}, memory=None)

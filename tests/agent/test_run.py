@@ -22,7 +22,6 @@ from agent.saved import config_from_state, differences, load_agent, resumed_conf
 from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
-from tests.attacks import look
 from tests.equal import check_equal
 from tests.tiny import OF_AGENT, TINY_CRAFTER, tiny, tiny_of
 
@@ -94,7 +93,7 @@ def test_stopped_again_and_again(tmp_path, monkeypatch):
     more = [f"{part}.{key}=9" for part in ("tokenizer", "dynamics", "policy") for key in ("updates", "first_updates")]
     arguments = ("epochs=2", "keep=9", "evaluate_every=2", *more)
     train(tiny(f"run={tmp_path / 'whole'}", *arguments), [])
-    looks = iter(range(2, 200, 3))  # more each time: an evaluation that was cut short begins anew
+    looks = iter(range(2, 200, 4))  # more each time: an evaluation that was cut short begins anew
     monkeypatch.setattr("agent.run.stoppable", lambda: contextlib.nullcontext(AskedAt(next(looks))))
     folder, stages = tmp_path / "run", set()
     config, overrides = tiny(f"run={folder}", *arguments), []
