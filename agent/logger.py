@@ -202,7 +202,7 @@ class _WandB:
         except ImportError as error:
             raise BadInput(
                 "The logger 'wandb' was asked for and Weights & Biases is not installed; "
-                "run `pip install deltadream[wandb]`, or choose from tensorboard, csv."
+                "run `pip install -e .[wandb]`, or choose from tensorboard, csv."
             ) from error
         self.wandb = wandb
         # The identifier stays with the run, so that a resumed run goes on in the same curves.

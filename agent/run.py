@@ -119,36 +119,36 @@ def run(
                 for key, before, now in differences(config_from_state(saved.state), config):
                     print(f"changed: {key} was {before} and is {now} from now on")
             del saved
-            forecast = trainer.forecast()
-            describe(folder, config)
             parameters = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
             print(f"{config.experiment} on {config.env.name}: {parameters}\nrun folder: {folder}")
             print("\n".join([f"frames: {trial.frames_text}", f"actions: {trial.actions_text}", *trial.doubts()]))
             print(schedule(config))
-            print(f"{agent.device}, {execution.mode}, {config.precision}: {forecast}", flush=True)
+            print(f"{agent.device}, {execution.mode}, {config.precision}: ", end="", flush=True)  # compiling may take minutes
+            print(trainer.forecast(), flush=True)
+            describe(folder, config)
             trainer.logger = make_logger(
                 config.logger, folder, dataclasses.asdict(config), trainer.epoch, trainer.replay.steps_added
             )
             started = stop.patient = True
             trainer.run(stop)
     except NonFinite as error:
-        raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder)}.") from error
+        raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last_checkpoint(folder, config)}.") from error
     except EnvironmentFailed as error:
-        raise EnvironmentFailed(error.what, f"{error.remedy}; {last_checkpoint(folder)}", error.trace) from error
+        raise EnvironmentFailed(error.what, f"{error.remedy}; {last_checkpoint(folder, config)}", error.trace) from error
     except BadInput as error:
         if started and checkpoint.newest(folder) is not None:
-            raise BadInput(f"{str(error).removesuffix('.')}; {last_checkpoint(folder)}.") from error
+            raise BadInput(f"{str(error).removesuffix('.')}; {last_checkpoint(folder, config)}.") from error
         if is_new:
             clear(folder)
         raise
     except (KeyboardInterrupt, Pause) as end:
         how = "Saved and stopped" if isinstance(end, Pause) else "Interrupted"
-        print(f"{how} in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
+        print(f"{how} in epoch {trainer.epoch}; {last_checkpoint(folder, config)}.", file=sys.stderr)
         raise (KeyboardInterrupt if stop.asked == signal.SIGINT else SystemExit(AGAIN)) from end
     except Exception as error:  # an environment's own, say
         if (full := disk_full(error)) is not None:
-            raise Stopped(f"Stopped in epoch {trainer.epoch}: {sentence_of(full)}; free some space: {last_checkpoint(folder)}.") from error
-        print(f"Stopped in epoch {trainer.epoch}; {last_checkpoint(folder)}.", file=sys.stderr)
+            raise Stopped(f"Stopped in epoch {trainer.epoch}: {sentence_of(full)}; free some space: {last_checkpoint(folder, config)}.") from error
+        print(f"Stopped in epoch {trainer.epoch}; {last_checkpoint(folder, config)}.", file=sys.stderr)
         raise
     finally:
         with contextlib.suppress(OSError):  # a full disk, which has been told of; or nothing was written, and nothing is left
@@ -213,7 +213,8 @@ def run_folder(config: TrainConfig) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(config.run) if config.run else Path("runs") / config.experiment / now
     if config.run and folder.exists() and (not folder.is_dir() or contents(folder)):
-        raise BadInput(f"run={folder} exists already; choose another folder, or go on with {argument('resume', folder)}.")
+        resume = f", or go on with {argument('resume', folder)}" if checkpoint.newest(folder) is not None else ""
+        raise BadInput(f"run={folder} exists already; choose another folder{resume}.")
     return folder
 
 
@@ -242,8 +243,8 @@ def describe(folder: Path, config: TrainConfig) -> None:
         "config.yaml: every setting. metrics.csv, curves.png, tensorboard/: its curves. films/: episodes and",
         "dreams. evaluation_….json: episodes of the finished agent, return by return, and their protocol.",
         "checkpoints/: networks, optimizers, random states; replay/: the steps that were played.",
-        "Go on:    python scripts/train.py resume=<this folder>",
-        "Evaluate: python scripts/evaluate.py run=<this folder>",
+        " ".join(["Go on:    python scripts/train.py resume=<this folder>", *trusted(config)]),
+        " ".join(["Evaluate: python scripts/evaluate.py run=<this folder>", *trusted(config)]),
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),
         "Command: " + shlex.join(sys.argv),
         "",
@@ -262,12 +263,17 @@ def schedule(config: TrainConfig) -> str:
     )
 
 
-def last_checkpoint(folder: Path) -> str:
+def last_checkpoint(folder: Path, config: TrainConfig) -> str:
     """What is left of a run that stopped."""
     last = checkpoint.newest(folder)
     if last is None:
         return "no checkpoint had been written"
-    return f"the last good checkpoint is {last} (go on with {argument('resume', folder)})"
+    return f"the last good checkpoint is {last} (go on with {' '.join([argument('resume', folder), *trusted(config)])})"
+
+
+def trusted(config: TrainConfig) -> list[str]:
+    """What a command needs besides the run, whose environment lies in a module."""
+    return [argument("env.id", config.env.id)] if ":" in config.env.id else []
 
 
 def report(folder: Path, config: TrainConfig) -> None:
@@ -279,5 +285,4 @@ def report(folder: Path, config: TrainConfig) -> None:
     if config.env.id.startswith("python/"):  # another process does not know it
         print(f"evaluate:   agent.evaluate({str(folder)!r})")
     else:
-        trusted = [argument("env.id", config.env.id)] if ":" in config.env.id else []
-        print(f"evaluate:   {' '.join(['python scripts/evaluate.py', argument('run', folder), *trusted])}")
+        print(f"evaluate:   {' '.join(['python scripts/evaluate.py', argument('run', folder), *trusted(config)])}")

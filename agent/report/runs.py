@@ -47,6 +47,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 # Settings that name a run or its machine, or are compared as its protocol: they may differ between seeds.
+OWN = ("checkpoints", "films", "replay", "tensorboard")  # folders that a run writes
 OWN_SETTINGS = (
     "experiment", "run", "resume", "sweep", "seed", "epochs", "env", "device", "precision", "learner",
     "replay.storage", "evaluation", "final_episodes", "evaluate_every", "checkpoint_every", "keep", "damaged", "logger",
@@ -134,7 +135,7 @@ class Run:
 def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """The runs below `folder` in the order of their paths, and a line for each file and folder that was left out.
 
-    A run is a folder with a config.yaml; what lies inside it is its own. Raises BadInput if there is none.
+    A run is a folder with a config.yaml; others may lie in it, but not in what it writes. Raises BadInput if there is none.
     """
     if not folder.is_dir():
         raise BadInput(f"runs={folder} is not a folder; give runs=<a folder below which runs lie>.")
@@ -153,7 +154,7 @@ def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
         except (OSError, ValueError, LookupError, yaml.YAMLError, RecursionError) as error:
             left_out.append(f"{place}: left out, its config.yaml is not one of ours ({reason(error)}).")
             continue
-        below.clear()
+        below[:] = [name for name in below if name not in OWN]
         left_out += read_results(run)
         runs.append(run)
     if not runs:

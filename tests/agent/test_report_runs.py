@@ -18,11 +18,12 @@ def test_runs_at_any_depth(tmp_path: Path):
     deep = write_run(tmp_path / "a" / "x" / "y", game=None, env_id="envs:" + CATCH, experiment="catch", epochs=10)
     (deep / "replay").mkdir()
     (deep / "replay" / "config.yaml").write_text("not: ours")  # what lies in a run is its own
+    inner = write_run(deep / "z", game=None, env_id=CATCH, experiment="catch")
     (tmp_path / "empty").mkdir()
     write_evaluation(near, [1.0, 2.0])
     runs, left_out = find_runs(tmp_path)
-    assert [run.folder for run in runs] == [deep, near] and left_out == []
-    catch, boxing = runs
+    assert [run.folder for run in runs] == [deep, inner, near] and left_out == []
+    catch, _, boxing = runs
     assert (catch.experiment, catch.game, catch.environment, catch.name) == ("catch", None, CATCH, CATCH)
     assert (boxing.game, boxing.seed, boxing.epochs, boxing.reached) == ("Boxing", 3, 600, 600)
     assert boxing.curve == [(100, 1.5), (300, 2.5)]

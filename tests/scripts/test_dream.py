@@ -10,7 +10,7 @@ import pytest
 
 from tests.scripts.commands import ROOT
 
-COMMAND = "python scripts/train.py experiment=catch run=runs/catch"
+COMMAND = "python scripts/train.py experiment=catch run=runs/catch_dream"
 
 
 def block(page: str) -> str:
@@ -29,7 +29,7 @@ def test_what_learns_in_the_dream_plays_in_reality(catch: Path, tmp_path, monkey
     """catch: what the command leaves"""
     pytest.importorskip("stable_baselines3")
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "catch").symlink_to(catch)
+    (tmp_path / "runs" / "catch_dream").symlink_to(catch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "block.py").write_text(block("docs/dream.md"))
     assert runpy.run_path(str(tmp_path / "block.py"))["mean"] >= 0.7

@@ -57,7 +57,8 @@ def slow(*values):
 def test_training_stops(place: Path, fault: str, parallel: bool, named: str):
     given = (f"env.kwargs.fault={fault}", f"env.kwargs.pids={place}/pids", *(("env.parallel=true", "env.timeout=2") if parallel else ()))
     result = train(*TINY, *ENV, *AFTER, *given, cwd=place)
-    check_stopped(result, named, "env.on_error=restart", "epoch_000001_paused (go on with resume=run)")
+    check_stopped(result, named, "env.on_error=restart", "epoch_000001_paused (go on with resume=run env.id=misbehaving:Misbehaving-v0)")
+    assert "resume=<this folder> env.id=misbehaving:Misbehaving-v0\n" in (place / "run" / "README.txt").read_text()
     check_gone(place)
 
 
