@@ -441,6 +441,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 def _read_tensors(root: Path, record: FileRecord) -> dict[str, Tensor]:
     path = root / record.path
+    _check_file(root, record)  # so that its size is what is there
     needed, free = 2 * record.size, psutil.virtual_memory().available
     if needed > free:  # a file may be a terabyte of holes
         raise BadInput(
