@@ -22,6 +22,7 @@ from agent.saved import config_from_state, differences, load_agent, resumed_conf
 from agent.stopping import AGAIN, Stop
 from agent.config import TrainConfig
 from envs.errors import BadInput
+from tests.attacks import look
 from tests.equal import check_equal
 from tests.tiny import OF_AGENT, TINY_CRAFTER, tiny, tiny_of
 
