@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames
 from agent.quantizers.make import make_quantizer

@@ -1,7 +1,6 @@
 """Runs started, resumed and refused, in this process. tests/scripts/ does it by the command."""
 
 import contextlib
-import csv
 import dataclasses
 import errno
 import multiprocessing
