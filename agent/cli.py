@@ -156,6 +156,11 @@ def argument(key: str, value: object) -> str:
     return shlex.quote(f"{key}={text}")
 
 
+def trusted(env_id: str) -> list[str]:
+    """What a command needs besides the run, if the run's environment lies in a module."""
+    return [argument("env.id", env_id)] if ":" in env_id else []
+
+
 def explain(error: Exception, schema: type) -> str:
     """Hydra's and OmegaConf's errors as one sentence that names the key and what is accepted."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -14,6 +14,7 @@ from envs.errors import BadInput
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no space, or no more of one's share of it
 _PROBE = 1 << 20  # bytes
+FOLDERS = ("checkpoints", "films", "replay", "tensorboard")  # that a run writes into
 
 
 class Unfit(ValueError):

@@ -24,10 +24,10 @@ from omegaconf import OmegaConf
 from agent import checkpoint, files
 from agent.agent import Agent, sketch_agent
 from agent.checks import check_config, check_space, pick_device
-from agent.cli import argument
+from agent.cli import argument, trusted
 from agent.config import TrainConfig
 from agent.execution import Execution, be_deterministic, choose_execution
-from agent.files import disk_full, sentence_of
+from agent.files import FOLDERS, disk_full, sentence_of
 from agent.learner import NonFinite
 from agent.logger import make_logger, plot_curves
 from agent.parts import PARTS, count_costs, steps_to_collect, total_flop, total_updates
@@ -39,8 +39,8 @@ from envs.preflight import Trial, try_out
 from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
 
-# What a run writes before its first checkpoint; files have a suffix.
-WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "tensorboard", "films", "replay", "checkpoints")
+# What a run writes before its first checkpoint.
+WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", *FOLDERS)
 TRIAL_STEPS = 32  # of the environment, before anything is written
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
 CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outlive a run that was killed by a moment
@@ -195,8 +195,8 @@ def clear(folder: Path) -> None:
 def check_places(folder: Path) -> None:
     """Raises BadInput if something else lies where a run that goes on will write."""
     for path in (folder / name for name in WRITTEN):
-        if path.exists() and path.is_dir() == bool(path.suffix):
-            kind = "file" if path.suffix else "folder"
+        if path.exists() and path.is_dir() != (path.name in FOLDERS):
+            kind = "folder" if path.name in FOLDERS else "file"
             raise BadInput(f"{path} is no {kind}; take it away, or put back what was there.")
 
 
@@ -242,8 +242,8 @@ def describe(folder: Path, config: TrainConfig) -> None:
         "config.yaml: every setting. metrics.csv, curves.png, tensorboard/: its curves. films/: episodes and",
         "dreams. evaluation_….json: episodes of the finished agent, return by return, and their protocol.",
         "checkpoints/: networks, optimizers, random states; replay/: the steps that were played.",
-        " ".join(["Go on:    python scripts/train.py resume=<this folder>", *trusted(config)]),
-        " ".join(["Evaluate: python scripts/evaluate.py run=<this folder>", *trusted(config)]),
+        " ".join(["Go on:    python scripts/train.py resume=<this folder>", *trusted(config.env.id)]),
+        " ".join(["Evaluate: python scripts/evaluate.py run=<this folder>", *trusted(config.env.id)]),
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),
         "Command: " + shlex.join(sys.argv),
         "",
@@ -267,12 +267,7 @@ def last_checkpoint(folder: Path, config: TrainConfig) -> str:
     last = checkpoint.newest(folder)
     if last is None:
         return "no checkpoint had been written"
-    return f"the last good checkpoint is {last} (go on with {' '.join([argument('resume', folder), *trusted(config)])})"
-
-
-def trusted(config: TrainConfig) -> list[str]:
-    """What a command needs besides the run, whose environment lies in a module."""
-    return [argument("env.id", config.env.id)] if ":" in config.env.id else []
+    return f"the last good checkpoint is {last} (go on with {' '.join([argument('resume', folder), *trusted(config.env.id)])})"
 
 
 def report(folder: Path, config: TrainConfig) -> None:
@@ -284,4 +279,4 @@ def report(folder: Path, config: TrainConfig) -> None:
     if config.env.id.startswith("python/"):  # another process does not know it
         print(f"evaluate:   agent.evaluate({str(folder)!r})")
     else:
-        print(f"evaluate:   {' '.join(['python scripts/evaluate.py', argument('run', folder), *trusted(config)])}")
+        print(f"evaluate:   {' '.join(['python scripts/evaluate.py', argument('run', folder), *trusted(config.env.id)])}")

@@ -127,14 +127,14 @@ class Trainer:
         last = self.epoch == self.config.epochs
         if self.epoch % self.config.evaluate_every == 0 or last:
             self.evaluate()
-        self.place = Place()
+        self.place, metrics = Place(), {}
         if self.epoch % self.config.checkpoint_every == 0 or last:
-            before = self.chunks
+            before = set(self.chunks)
             with self.timed("save"):
                 saved = self.save()
-            written = [chunk.size for chunk in self.chunks if chunk not in before] + [file.stat().st_size for file in saved.iterdir()]
-            self.log({"checkpoint_gb": sum(written) / 1e9})
-        self.log(self.breakdown())
+            written = [chunk.size for chunk in set(self.chunks) - before] + [file.stat().st_size for file in saved.iterdir()]
+            metrics = {"checkpoint_gb": sum(written) / 1e9}
+        self.log(metrics | self.breakdown())
 
     def forecast(self) -> str:
         """How long the epochs that are left will take, from a timed update of each part, which leaves no trace."""

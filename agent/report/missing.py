@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.cli import argument
+from agent.cli import argument, trusted
 from agent.report.sections import Section
 from agent.report.runs import Run, differing_choices, settings_that_differ
 from agent.report.tables import cell, grouped, listed, several
@@ -83,7 +83,6 @@ def commands(section: Section) -> list[str]:
     for run in section.runs:
         saved = run.evaluation
         if saved is None or saved.episodes < ENOUGH_EPISODES or saved.epoch < run.reached:
-            trusted = [argument("env.id", run.env_id)] if ":" in run.env_id else []
-            words = ["python", "scripts/evaluate.py", argument("run", run.folder), f"episodes={ENOUGH_EPISODES}", *trusted]
+            words = ["python", "scripts/evaluate.py", argument("run", run.folder), f"episodes={ENOUGH_EPISODES}", *trusted(run.env_id)]
             lines.append(" ".join(words))
     return ["\n".join(["```sh", *lines, "```"])] if lines else []

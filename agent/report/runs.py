@@ -47,7 +47,6 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 # Settings that name a run or its machine, or are compared as its protocol: they may differ between seeds.
-OWN = ("checkpoints", "films", "replay", "tensorboard")  # folders that a run writes
 OWN_SETTINGS = (
     "experiment", "run", "resume", "sweep", "seed", "epochs", "env", "device", "precision", "learner",
     "replay.storage", "evaluation", "final_episodes", "evaluate_every", "checkpoint_every", "keep", "damaged", "logger",
@@ -154,7 +153,7 @@ def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
         except (OSError, ValueError, LookupError, yaml.YAMLError, RecursionError) as error:
             left_out.append(f"{place}: left out, its config.yaml is not one of ours ({reason(error)}).")
             continue
-        below[:] = [name for name in below if name not in OWN]
+        below[:] = [name for name in below if name not in files.FOLDERS]
         left_out += read_results(run)
         runs.append(run)
     if not runs:
