@@ -2,7 +2,7 @@
 
 Per part and mode of the learner: milliseconds an update (median and spread), its arithmetic and the share of the rate
 at which this machine multiplies matrices, measured in the same run, kernels launched, and the share of the time that
-updates wait for data; environment steps a second; memory; and the hours and arithmetic of the whole experiment.
+updates wait for data; environment steps a second; memory; and how the whole experiment spends its hours and arithmetic.
 
 --estimate (or estimate=true): for cards that are not here, from the recorded operations.
 dream=true: instead, steps a second of the experiment's world as an environment, of each mode.
@@ -37,7 +37,7 @@ from agent.execution import WARM_UP, Execution, choose_execution
 from agent.feeding import Feed
 from agent.learner import Learner
 from agent.multirun import expand
-from agent.parts import PARTS, count_costs, make_learner, noise, synchronize, total_flop, total_updates, window
+from agent.parts import PARTS, count_costs, make_learner, noise, steps_to_collect, synchronize, total_flop, total_updates, window
 from agent.replay import Replay, ReplayConfig
 from agent.run import spaces_of
 from agent.segment import Segment
@@ -289,24 +289,38 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
                 f"{row['share_of_matrix_product_rate']:>7.0%} {row['launches']:>7} {row['activations_gb']:>7.2f} {row['ready_after']:>7.1f}",
                 flush=True,
             )
-        part_hours = total_updates(config, part) * own_seconds / 3600
+        updates = total_updates(config, part)
+        part_hours, part_flop = updates * own_seconds / 3600, updates * costs[part].flop
         hours += part_hours
         waited = waiting(config, agent, replay, part, own, own_seconds)
         result["parts"][part] = {
-            "batch": batch, "steps": steps, "gflop": costs[part].flop / 1e9, "hours": part_hours, "share_waiting": waited,
-            "modes": rows,
+            "batch": batch, "steps": steps, "gflop": costs[part].flop / 1e9, "updates": updates, "petaflop": part_flop / 1e15,
+            "hours": part_hours, "share_waiting": waited, "modes": rows,
         }  # fmt: skip
-        print(f"{part:<10} waits for data {waited:.1%} of the time; {part_hours:.2f} hours as training would run it")
+        print(
+            f"{part:<10} {updates:,} updates as training would run them: {part_hours:.2f} hours, "
+            f"{part_flop / 1e15:.3g} PFLOP ({part_flop / total:.0%}); waits for data {waited:.1%} of the time"
+        )
     collect = config.collect
-    playing = (collect.first_steps / played["random"] + collect.steps * (collect.epochs - 1) / played["policy"]) / 3600
+    steps, horizon = steps_to_collect(config), config.agent.actor_critic.horizon
+    playing = (collect.first_steps / played["random"] + (steps - collect.first_steps) / played["policy"]) / 3600
+    imagined = horizon * config.policy.batch * total_updates(config, "policy")
+    a_step = costs["policy"].flop / (horizon * config.policy.batch)
     result |= {
+        "environment_steps": steps,
+        "imagined_steps": imagined,
+        "gflop_per_imagined_step": a_step / 1e9,
         "environment_steps_per_second": played,
         "hours": hours + playing,
         "petaflop": total / 1e15,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
     print(
-        f"environment steps a second: {played['random']:.0f} random, {played['policy']:.0f} with the policy "
+        f"imagined steps: {imagined:,}, each {a_step / 1e6:,.0f} MFLOP, to burn in and to learn included; "
+        f"{imagined / steps:.0f} for each step of the environment"
+    )
+    print(
+        f"environment steps: {steps:,}; {played['random']:.0f} a second at random, {played['policy']:.0f} with the policy "
         f"({playing:.2f} hours)"
     )
     print(

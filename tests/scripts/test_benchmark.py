@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from tests.scripts.commands import run_command
 from tests.tiny import TINY
 
@@ -15,7 +17,11 @@ def test_a_benchmark_counts_and_measures_each_part(tmp_path):
         assert part["modes"][0]["mode"] == "eager" and part["modes"][0]["precision"] == "fp32"
         for mode in part["modes"]:
             assert 0 < mode["fastest"] <= mode["seconds_per_update"] <= mode["slowest"] and mode["launches"] > 100
-    assert report["environment_steps_per_second"]["random"] > 0 and report["petaflop"] > 0
+    assert report["environment_steps_per_second"]["random"] > 0
+    spent = sum(part["updates"] * part["gflop"] for part in report["parts"].values()) / 1e6
+    assert spent == pytest.approx(report["petaflop"]) == pytest.approx(sum(part["petaflop"] for part in report["parts"].values()))
+    policy = report["parts"]["policy"]
+    assert report["imagined_steps"] * report["gflop_per_imagined_step"] / 1e6 == pytest.approx(policy["petaflop"])
 
 
 def test_an_estimate_for_cards_that_are_not_here(tmp_path):
