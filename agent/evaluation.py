@@ -16,6 +16,7 @@ from agent.nets.actions import random_actions
 from agent.nets.heads import Select, greedy, gumbel_max
 from agent.segment import Segment
 from agent.stopping import Pause
+from envs.aggregates import estimate, mean
 from envs.scores import crafter_score, crafter_success_rates
 from envs.vector import EnvConfig, closing, make_vector
 from envs.wrappers import Position
@@ -86,12 +87,19 @@ class Evaluation:
         return said
 
     def summary(self) -> dict[str, float]:
-        """Mean, median and standard error of the returns, mean length; Crafter's score and 22 rates in percent."""
+        """Mean of the returns with its 95 % interval (bootstrap), their median and standard error, mean length; Crafter's
+        score and 22 rates in percent."""
         n = len(self.returns)
+        low = high = error = float("nan")  # one episode says nothing of the spread
+        if n > 1:
+            interval, error = estimate(mean, {"": self.returns}), float(self.returns.std(ddof=1) / np.sqrt(n))
+            low, high = float(interval.low), float(interval.high)
         summary = {
             "return_mean": float(self.returns.mean()),
+            "return_95_low": low,
+            "return_95_high": high,
             "return_median": float(np.median(self.returns)),
-            "return_standard_error": float(self.returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+            "return_standard_error": error,
             "length_mean": float(self.lengths.mean()),
         }
         if self.achievements is not None:

@@ -145,7 +145,10 @@ def test_summary(agent, monkeypatch):
     summary = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=3, num_envs=3)).summary()
     assert summary["return_mean"] == 5 and summary["return_median"] == 4 and summary["length_mean"] == 5
     assert summary["return_standard_error"] == pytest.approx(np.sqrt((9 + 1 + 16) / 2 / 3))
-    assert np.isnan(evaluate(agent, EnvConfig(), EvaluationConfig(episodes=1)).summary()["return_standard_error"])
+    # Of 27 equally likely resamples one comes to a mean of 2 and one to 9: more than 2.5 % of them.
+    assert summary["return_95_low"] == 2 and summary["return_95_high"] == 9
+    one = evaluate(agent, EnvConfig(), EvaluationConfig(episodes=1)).summary()
+    assert all(np.isnan(one[name]) for name in ("return_95_low", "return_95_high", "return_standard_error"))
 
 
 def test_crafter_score():

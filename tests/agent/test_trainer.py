@@ -120,7 +120,8 @@ def test_every_metric(run, agent):
         "seconds": ["collect", "tokenizer", "dynamics", "policy", "wait", "sample", "transfer"],
     }  # fmt: skip
     every_epoch = {f"{part}/{name}" for part, names in parts.items() for name in names} | {"memory_gb", "epoch", "step"}
-    evaluation = {f"evaluate/{name}" for name in ("return_mean", "return_median", "return_standard_error", "length_mean")}
+    returns = ("mean", "95_low", "95_high", "median", "standard_error")
+    evaluation = {"evaluate/length_mean"} | {f"evaluate/return_{name}" for name in returns}
     evaluation |= {"rates/evaluate_frames_per_second", "seconds/evaluate", "seconds/log"}
     every_epoch |= {"seconds/save", "checkpoint_gb"}
     assert set(rows[0]) == every_epoch

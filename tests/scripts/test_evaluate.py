@@ -38,18 +38,18 @@ def test_two_evaluations_agree(finished: Path, tmp_path: Path):
     assert len(report["returns"]) == len(report["lengths"]) == report["episodes"] == 8
     assert report["return_mean"] == pytest.approx(sum(report["returns"]) / 8)
     assert report["checkpoint"].endswith("run/checkpoints/epoch_000002")
-    for name in ("environment", "policy", "seed", "num_envs", "return_median", "return_standard_error", "length_mean"):
+    for name in ("environment", "policy", "seed", "num_envs", "return_95_low", "return_median", "return_standard_error", "length_mean"):
         assert name in report and name in first.out
 
 
 def test_into_the_run_and_one_episode(finished: Path, tmp_path: Path):
-    """Of one episode there is no standard error: null in JSON."""
+    """Of one episode there is no standard error and no interval: null in JSON."""
     shutil.copytree(finished, tmp_path / "run")
     result = evaluate("run=run", "episodes=1", "random=true", "seed=5", "films=false", cwd=tmp_path)
     assert result.code == 0, result.err
     report = strict(tmp_path / "run" / "evaluation_random_epoch_000002_seed_5_episodes_1.json")
     assert not list((tmp_path / "run").glob("*.mp4"))
-    assert report["return_standard_error"] is None and report["policy"] == "random" and report["episodes"] == 1
+    assert report["return_standard_error"] is report["return_95_low"] is None and report["policy"] == "random" and report["episodes"] == 1
 
 
 def test_crafter(tmp_path: Path):
