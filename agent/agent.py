@@ -82,9 +82,7 @@ class Agent(nn.Module):
         make_dynamics, self._make_world = WORLDS[type(config.dynamics)]
         make_policy = POLICIES[type(config.policy)]
         self.tokenizer = TOKENIZERS[type(config.tokenizer)](config.tokenizer, spaces)
-        self.dynamics = make_dynamics(
-            config.dynamics, spaces, config.tokenizer.quantizer.num_codes, self.tokenizer.tokens
-        )
+        self.dynamics = make_dynamics(config.dynamics, spaces, self.tokenizer)
         self.reads = make_policy.reads
         shape = spaces.frame_shape if self.reads == "frames" else self.world.code_shape
         self.policy = make_policy(config.policy, shape, spaces.actions)
@@ -105,9 +103,7 @@ class Agent(nn.Module):
 
     def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
         """What the dynamics learns from a segment [B, T]."""
-        with torch.no_grad():
-            tokens = self.tokenizer.tokens_of(segment)
-        return self.dynamics.loss(segment, tokens)
+        return self.world.dynamics_loss(segment)
 
     def policy_loss(self, segment: Segment) -> dict[str, Tensor]:
         """What actor and critic learn from imagination that starts at the end of a segment [B, burn-in]."""

@@ -121,17 +121,29 @@ class DeltaTokenizer(Tokenizer):
         """tokens: [N, K] int64 -> what the decoder sees of them, [N, K, cell]."""
         return self.from_code(self.quantizer.lookup(tokens))
 
-    def reconstruct(self, frames: Tensor, actions: Tensor, cells: Tensor) -> Tensor:
-        """The decoder as it is trained. cells: [N, K, cell] -> [N, C, H, W] float, near 0..1."""
+    def view(self, frames: Tensor) -> Tensor:
+        """How the decoder sees a previous frame: [N, C, H, W] uint8, or their `pixels` -> [N, frame_latent, h, w]."""
+        return self.frame_encoder(pixels(frames))
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """Of a frame's `view`."""
+        return self.config.frame_latent, self.map_size, self.map_size
+
+    def reconstruct(self, frames: Tensor, actions: Tensor, cells: Tensor, view: Tensor | None = None) -> Tensor:
+        """The decoder as it is trained. cells: [N, K, cell]; view: of the frames, where it is known -> [N, C, H, W] float,
+        near 0..1."""
         maps = []
         if self.config.action:
             maps = [rearrange(self.decoder_action(actions), "n (c h w) -> n c h w", h=self.map_size, w=self.map_size)]
-        decoded = self.decoder(torch.cat([self.frame_encoder(pixels(frames)), *maps, self.cells_to_map(cells)], dim=1))
+        view = self.view(frames) if view is None else view
+        decoded = self.decoder(torch.cat([view, *maps, self.cells_to_map(cells)], dim=1))
         return pixels(frames) + decoded if self.config.residual else decoded
 
-    def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
-        """frames: [N, C, H, W] uint8, or their `pixels`; actions: [N, F]; tokens: [N, K] -> next frames, uint8."""
-        return to_frames(self.reconstruct(frames, actions, self.embed(tokens)))
+    def decode(self, frames: Tensor, actions: Tensor, tokens: Tensor, view: Tensor | None = None) -> Tensor:
+        """frames: [N, C, H, W] uint8, or their `pixels`; actions: [N, F]; tokens: [N, K]; view: of the frames, where it is
+        known -> next frames, uint8."""
+        return to_frames(self.reconstruct(frames, actions, self.embed(tokens), view))
 
     def loss(self, segment: Segment) -> dict[str, Tensor]:
         """The terms of the loss over the segment's real transitions, weights included, and their sum as "loss".

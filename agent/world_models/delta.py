@@ -27,12 +27,16 @@ from envs.spaces import Spaces
 class DeltaDynamicsConfig(TokenDynamicsConfig):
     """i_token: whether the transformer sees each frame as an I-token; false is an ablation of the paper's
     conv:    of the frame encoder that makes it
-    latent:  channels of that encoder's output, of which a linear layer then makes the I-token; null, as published: as many as
+    shared:  whether the I-token is made of the tokenizer's view of the frame instead, which learns nothing from it; a linear layer
+             brings each of its places to `latent` channels. Not as published, but that encoder knows the frames already, where an
+             own one learns them from rewards and tokens; and each frame is encoded once
+    latent:  channels of the encoder's output, of which a linear layer then makes the I-token; null, as published: as many as
              fill the I-token, and no such layer
     """
 
     kind: str = "delta"
     i_token: bool = True
+    shared: bool = False
     latent: int | None = None
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
 
@@ -47,32 +51,38 @@ class DeltaDynamics(TokenDynamics):
     Δ1 is predicted at the action, Δ2 at Δ1, and so on; reward and end at the action.
     """
 
-    def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, codebook_size: int, tokens: int) -> None:
+    def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, tokenizer: DeltaTokenizer) -> None:
         super().__init__(config)
-        self.tokens = tokens
+        codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
         self.action_place = int(config.i_token)  # in a step
-        self.positions_per_step = self.action_place + 1 + tokens
+        self.positions_per_step = self.action_place + 1 + self.tokens
         width = config.transformer.width
         if config.i_token:
-            self.add_frame_encoder(config.conv.fitted(spaces.size), spaces)
+            self.add_frame_encoder(spaces, tokenizer.view_shape)
         self.action_embedding = ActionEmbedding(spaces.actions, width)
         self.token_embedding = nn.Embedding(codebook_size, width)
         self.transformer = CausalTransformer(config.transformer, config.context * self.positions_per_step)
         self.add_heads(codebook_size)
         self.apply(initialize_like_gpt)
 
-    def add_frame_encoder(self, conv: ConvConfig, spaces: Spaces) -> None:
-        """What makes the I-token. Raises BadInput if the frame's cells do not fit into it."""
+    def add_frame_encoder(self, spaces: Spaces, view_shape: tuple[int, int, int]) -> None:
+        """What makes the I-token. Raises BadInput if the frame's cells do not fit into it.
+
+        view_shape: of what it sees, if that is the tokenizer's view
+        """
         width = self.config.transformer.width
-        cells = conv.output_size(spaces.size) ** 2
-        latent = self.config.latent or width // cells
+        channels, side, _ = view_shape
+        if not self.config.shared:
+            conv = self.config.conv.fitted(spaces.size)
+            channels, side = spaces.channels, conv.output_size(spaces.size)
+        latent = self.config.latent or width // side**2
         if not latent:
             raise BadInput(
-                f"the world model's width {width} is less than the {cells} cells of its frame encoder's output; "
+                f"the world model's width {width} is less than the {side**2} cells of its frame encoder's output; "
                 "raise width, change the encoder's down or patch, or give agent.dynamics.latent."
             )
-        self.frame_encoder = Encoder(conv, channels=spaces.channels, latent=latent)
-        features = latent * cells
+        self.frame_encoder = EachPlace(channels, latent) if self.config.shared else Encoder(conv, channels, latent)
+        features = latent * side**2
         if self.config.latent:
             self.to_i_token = nn.Linear(features, width)
         else:  # the rest stays zero; as published there is none
@@ -80,7 +90,8 @@ class DeltaDynamics(TokenDynamics):
         self.frame_norm = nn.LayerNorm(width)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The I-token: frames [..., C, H, W] uint8, or their `pixels` -> [..., width]."""
+        """The I-token: frames [..., C, H, W] uint8, or their `pixels`, or where it shares them the tokenizer's views of these
+        -> [..., width]."""
         z = self.frame_encoder(pixels(frames).flatten(0, -4))
         z = rearrange(z, "n c h w -> n (h w c)")
         return self.frame_norm(self.to_i_token(z)).unflatten(0, frames.shape[:-3])
@@ -88,14 +99,14 @@ class DeltaDynamics(TokenDynamics):
     def embed(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
         """What the transformer reads of T steps.
 
-        frames: [B, T, C, H, W] uint8; actions: [B, T, F]; tokens: [B, T, K] -> [B, T (2 + K), width]
+        frames: [B, T, C, H, W], as in `embed_frames`; actions: [B, T, F]; tokens: [B, T, K] -> [B, T (2 + K), width]
         """
         blocks = [self.embed_frames(frames).unsqueeze(2)] if self.config.i_token else []
         blocks += [self.action_embedding(actions).unsqueeze(2), self.token_embedding(tokens)]
         return torch.cat(blocks, dim=2).flatten(1, 2)
 
     def forward(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> DynamicsOutput:
-        """frames: [B, T, C, H, W] uint8; actions: [B, T, F]; tokens: [B, S, K] with S = T or T − 1.
+        """frames: [B, T, C, H, W], as in `embed_frames`; actions: [B, T, F]; tokens: [B, S, K] with S = T or T − 1.
 
         With S = T − 1 the last step's Δ-tokens are unknown, and the sequence stops at its action.
         """
@@ -108,32 +119,61 @@ class DeltaDynamics(TokenDynamics):
         predicting = known_steps[:, :, self.action_place : -1]
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
-    def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
-        return self.prediction_loss(self(segment.frames, segment.actions, tokens), segment, tokens)
+    def loss(self, segment: Segment, tokens: Tensor, views: Tensor | None = None) -> dict[str, Tensor]:
+        """views: [B, T, C, h, w] of the segment's frames, where it shares them"""
+        frames = segment.frames if views is None else views
+        return self.prediction_loss(self(frames, segment.actions, tokens), segment, tokens)
+
+
+class EachPlace(nn.Sequential):
+    """The same layer for each place of a map. [N, C_in, h, w] -> [N, C_out, h, w]."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.Linear(channels_in, channels_out), nn.LayerNorm(channels_out), nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class DeltaMoment(NamedTuple):
     """frames: [B, C, H, W] uint8, the newest observation
+    views:   [B, C, h, w] the tokenizer's of it, where the dynamics shares them; else [B, 0]
     pending: [B, 1, width] the newest Δ-token; anything where there is no past
     """
 
     frames: Tensor
+    views: Tensor
     pending: Tensor
 
 
 class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
-    """The Δ-autoencoder and its dynamics. Their code of a frame is its I-token alone."""
+    """The Δ-autoencoder and its dynamics. Their codes of a frame are its I-token alone, or where they share it the places of
+    the tokenizer's view."""
+
+    def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
+        with torch.no_grad():
+            tokens = self.tokenizer.tokens_of(segment)
+            views = self.views(segment.frames) if self.dynamics.config.shared else None
+        return self.dynamics.loss(segment, tokens, views)
+
+    def views(self, frames: Tensor) -> Tensor:
+        """[..., C, H, W] uint8 -> what the dynamics shares of the tokenizer's view, [..., C, h, w], or nothing, [..., 0]."""
+        if not self.dynamics.config.shared:
+            return self.dynamics.transformer.positions.weight.new_empty(*frames.shape[:-3], 0)
+        return self.tokenizer.view(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
 
     def recall(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, DeltaMoment]:
         batch, steps = segment.mask.shape
         self.check_past(steps)
+        views = self.views(segment.frames)
+        frames, view = at(segment.frames, last), at(views, last)
         if steps == 1:
             nothing = self.dynamics.transformer.positions.weight.new_zeros(batch, 1, self.dynamics.config.transformer.width)
-            return nothing[:, :0], DeltaMoment(segment.frames[:, 0].contiguous(), nothing)
-        tokens = self.tokenizer.tokens_of(segment)
-        blocks = self.dynamics.embed(segment.frames[:, :-1], segment.actions[:, :-1], tokens)
+            return nothing[:, :0], DeltaMoment(frames, view, nothing)
+        seen = views if self.dynamics.config.shared else segment.frames
+        blocks = self.dynamics.embed(seen[:, :-1], segment.actions[:, :-1], self.tokenizer.tokens_of(segment))
         pending = at(blocks, last * self.dynamics.positions_per_step - 1).unsqueeze(1)
-        return blocks[:, :-1], DeltaMoment(at(segment.frames, last), pending)
+        return blocks[:, :-1], DeltaMoment(frames, view, pending)
 
     def step(
         self, state: WorldState[DeltaMoment], actions: Tensor, select: Select = gumbel_max
@@ -145,8 +185,8 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
         # At the beginning there is nothing pending: one position less.
         moment = state.moment if position else state.moment._replace(pending=state.moment.pending[:, :0])
         places = transformer.places(position, per_step if position else per_step - 1)
-        frames, tokens, outlook, pending = self._imagine_again(moment.frames, actions, moment.pending, state.cache, places, select)
-        return Imagined(tokens, outlook), WorldState(DeltaMoment(frames, pending), state.cache, position + len(places.positions))
+        *moment, tokens, outlook = self._imagine_again(*moment, actions, state.cache, places, select)
+        return Imagined(tokens, outlook), WorldState(DeltaMoment(*moment), state.cache, position + len(places.positions))
 
     def advance(
         self, moment: DeltaMoment, actions: Tensor, cache: Cache, ages: Tensor, select: Select
@@ -155,17 +195,18 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
         per_step = self.dynamics.positions_per_step
         # What is pending stands at place age × positions a step: nowhere, where there is no past.
         places = self.dynamics.transformer.own_places(ages % self.dynamics.config.context * per_step, per_step)
-        frames, tokens, outlook, pending = self._imagine(moment.frames, actions, moment.pending, cache, places, select)
-        return Imagined(tokens, outlook), DeltaMoment(frames, pending)
+        *moment, tokens, outlook = self._imagine(*moment, actions, cache, places, select)
+        return Imagined(tokens, outlook), DeltaMoment(*moment)
 
     def _imagine(
-        self, frames: Tensor, actions: Tensor, pending: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1) -> frames, tokens, outlook, pending: the next
-        step's frames and pending input, and what is `Imagined`.
+        self, frames: Tensor, views: Tensor, pending: Tensor, actions: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1) -> frames, views, pending, tokens, outlook: the next
+        `DeltaMoment`, and what is `Imagined`.
         """
         dynamics, frames = self.dynamics, pixels(frames)  # once for all that look at them
-        i_token = [dynamics.embed_frames(frames).unsqueeze(1)] if dynamics.config.i_token else []
+        seen, view = (views, views) if dynamics.config.shared else (frames, None)
+        i_token = [dynamics.embed_frames(seen).unsqueeze(1)] if dynamics.config.i_token else []
         inputs = torch.cat([pending, *i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
         tokens: list[Tensor] = []
         for here in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
@@ -174,7 +215,8 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
             tokens.append(select(dynamics.token_head(y)))
             inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
         chosen = torch.stack(tokens, dim=1)
-        return self.tokenizer.decode(frames, actions, chosen), chosen, outlook, inputs
+        frames = self.tokenizer.decode(frames, actions, chosen, view)
+        return frames, self.views(frames), inputs, chosen, outlook
 
     _imagine_again = repeated(_imagine)  # every shape is the same at every step: one compiled body serves a whole rollout
 
@@ -186,6 +228,9 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
 
     @property
     def code_shape(self) -> tuple[int, int]:
+        if self.dynamics.config.shared:
+            channels, height, width = self.tokenizer.view_shape
+            return height * width, channels
         if not self.dynamics.config.i_token:
             raise BadInput(
                 "agent.dynamics.i_token=false leaves a policy no codes to read; choose agent/policy=cnn_lstm, which reads frames."
@@ -193,7 +238,10 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
         return 1, self.dynamics.config.transformer.width
 
     def codes(self, moment: DeltaMoment) -> Tensor:
-        return self.codes_of(moment.frames)
+        return self.codes_of(moment.frames, moment.views)
 
-    def codes_of(self, frames: Tensor) -> Tensor:
-        return self.dynamics.embed_frames(frames).unsqueeze(-2)
+    def codes_of(self, frames: Tensor, views: Tensor | None = None) -> Tensor:
+        """As in `TokenWorld`. views: of the frames, where they are known"""
+        if not self.dynamics.config.shared:
+            return self.dynamics.embed_frames(frames).unsqueeze(-2)
+        return rearrange(self.views(frames) if views is None else views, "... c h w -> ... (h w) c")

@@ -43,15 +43,15 @@ class FrameDynamics(TokenDynamics):
     The next frame's z1 is predicted at the action, its z2 at its z1, and so on; reward and end at the action.
     """
 
-    def __init__(self, config: FrameDynamicsConfig, spaces: Spaces, codebook_size: int, tokens: int) -> None:
+    def __init__(self, config: FrameDynamicsConfig, spaces: Spaces, tokenizer: FrameTokenizer) -> None:
         super().__init__(config)
         if config.context < 2:
             raise BadInput(
                 f"agent.dynamics.context={config.context} was given; a frame is predicted from the one before it, so choose at "
                 "least 2."
             )
-        self.tokens = tokens
-        self.positions_per_step = tokens + 1
+        codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
+        self.positions_per_step = self.tokens + 1
         width = config.transformer.width
         self.token_embedding = nn.Embedding(codebook_size, width)
         self.action_embedding = ActionEmbedding(spaces.actions, width)

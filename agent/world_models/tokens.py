@@ -49,8 +49,8 @@ class DynamicsOutput(NamedTuple):
 
 
 class TokenDynamics(nn.Module, ABC):
-    """Predicts the tokens that come next, and at the action the reward and the end. Made with its config, the spaces,
-    the number of codes and of tokens a step."""
+    """Predicts the tokens that come next, and at the action the reward and the end. Made with its config, the spaces, and
+    the tokenizer whose tokens they are."""
 
     def __init__(self, config: TokenDynamicsConfig) -> None:
         super().__init__()
@@ -144,6 +144,12 @@ class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, Moment]):
         self.tokenizer = tokenizer
         self.dynamics = dynamics
         self.reads = reads
+
+    def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
+        """What the dynamics learns from a segment [B, T]."""
+        with torch.no_grad():
+            tokens = self.tokenizer.tokens_of(segment)
+        return self.dynamics.loss(segment, tokens)
 
     def start(self, segment: Segment) -> WorldState[Moment]:
         """The state at the last frame of a segment [B, T], having seen its frames and, but for the last, its actions.

@@ -12,7 +12,6 @@ from agent.nets.heads import gumbel_max
 from agent.world_models.delta import DeltaDynamics, DeltaDynamicsConfig
 from agent.world_models.tokens import WorldState
 from envs.errors import BadInput
-from envs.spaces import Spaces
 
 from .conftest import ACTIONS, SPACES, random_segment, small_config
 from .prediction import WEIGHTS, expected_loss, padded_segment
@@ -124,22 +123,26 @@ def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> Non
     assert dynamics.loss(segment, tokens)["end"] != before["end"]
 
 
-@pytest.mark.parametrize("latent", [None, 3])
-def test_every_parameter_learns(latent: int | None) -> None:
-    agent = make_agent(latent=latent).requires_grad_(True)
-    agent.dynamics.loss(random_segment(4, STEPS), random_tokens(4, STEPS - 1))["loss"].backward()
+KINDS = [{}, {"latent": 3}, {"latent": 3, "shared": True}]  # of the I-token
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_learns_and_the_tokenizer_does_not(kind: dict) -> None:
+    agent = make_agent(**kind).requires_grad_(True)
+    agent.dynamics_loss(random_segment(4, STEPS))["loss"].backward()
     assert [name for name, p in agent.dynamics.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert all(p.grad is None for p in agent.tokenizer.parameters())
 
 
-def test_misfits_are_refused() -> None:
+def test_misfits_are_refused(agent: Agent) -> None:
     config = small_config().dynamics
     config.transformer.width = 12
     with pytest.raises(BadInput, match="width 12 is less than the 16 cells"):
-        DeltaDynamics(config, SPACES, CODES, K)
+        DeltaDynamics(config, SPACES, agent.tokenizer)
     config.latent = 1  # then it fits
-    assert DeltaDynamics(config, SPACES, CODES, K).embed_frames(random_segment(2, 2).frames).shape == (2, 2, 12)
+    assert DeltaDynamics(config, SPACES, agent.tokenizer).embed_frames(random_segment(2, 2).frames).shape == (2, 2, 12)
     with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
-        DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), Spaces(3, 64, (ACTIONS,)), CODES, K)
+        DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), SPACES, agent.tokenizer)
 
 
 class Forced:
@@ -180,7 +183,7 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{}, {"i_token": False}, {"latent": 3}])
+@pytest.mark.parametrize("change", [{"i_token": False}, *KINDS])
 @pytest.mark.parametrize(("past", "steps"), [(1, 8), (3, 6), (8, 1)])
 def test_stepping_equals_the_forward_pass(past: int, steps: int, change: dict) -> None:
     """Up to the whole context of 8 steps: the last of them still remembers the first frame."""
@@ -192,8 +195,9 @@ def test_stepping_equals_the_forward_pass(past: int, steps: int, change: dict) -
 
     seen = segment.frames[:, :-1].flatten(0, 1), segment.actions[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
     past_tokens = agent.tokenizer.encode(*seen).unflatten(0, (2, past - 1)) if past > 1 else tokens[:, :0]
+    every = torch.cat([segment.frames, frames[:, :-1]], dim=1)
     output = agent.dynamics(
-        torch.cat([segment.frames, frames[:, :-1]], dim=1),
+        agent.world.views(every) if agent.dynamics.config.shared else every,
         torch.cat([segment.actions[:, :-1], actions], dim=1),
         torch.cat([past_tokens, tokens], dim=1),
     )
@@ -205,6 +209,20 @@ def test_stepping_equals_the_forward_pass(past: int, steps: int, change: dict) -
     for t in range(steps):
         newest = agent.tokenizer.decode(newest, actions[:, t], tokens[:, t])
         assert torch.equal(frames[:, t], newest)
+
+
+def test_a_shared_view_is_the_tokenizers_and_what_a_policy_reads_of_codes() -> None:
+    """Of each place of the map a code; those of imagined frames are those of the same frames, were they real."""
+    agent = make_agent(latent=3, shared=True)
+    segment, actions = random_segment(2, 3), torch.randint(ACTIONS, (2, 4, 2), generator=torch.Generator().manual_seed(1))
+    state = agent.world.start(segment)
+    for action in actions.unbind(dim=1):
+        _, state = agent.world.step(state, action)
+        frames = agent.world.frames(state.moment)
+        assert close(state.moment.views, agent.tokenizer.view(frames))
+        codes = agent.world.codes(state.moment)
+        assert codes.shape == (2, *agent.world.code_shape) and close(codes, agent.world.codes_of(frames))
+        assert close(codes[:, 5], state.moment.views.flatten(2)[:, :, 5])
 
 
 def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agent) -> None:

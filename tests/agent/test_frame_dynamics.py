@@ -13,7 +13,7 @@ from agent.learner import Learner, OptimizerConfig
 from agent.nets.heads import Select, greedy, gumbel_max
 from agent.nets.transformer import TransformerConfig
 from agent.segment import Segment
-from agent.tokenizers.frame import FrameTokenizer
+from agent.tokenizers.frame import FrameTokenizer, FrameTokenizerConfig
 from agent.world_models.frame import FrameDynamics, FrameDynamicsConfig, FrameWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -28,10 +28,11 @@ CODES, K, STEPS, CONTEXT = 16, 4, 5, 5
 
 def make_dynamics(dropout: float = 0.1, layers: int = 2, **changes) -> FrameDynamics:
     """In evaluation mode, with weights large enough that every input is felt."""
+    tokenizer = FrameTokenizer(small_config(), SPACES)
     torch.manual_seed(0)
     transformer = TransformerConfig(layers, heads=2, width=32, dropout=dropout)
     config = FrameDynamicsConfig(**{"transformer": transformer, "context": CONTEXT, **changes})
-    dynamics = FrameDynamics(config, SPACES, CODES, K).eval()
+    dynamics = FrameDynamics(config, SPACES, tokenizer).eval()
     for p in dynamics.parameters():
         if p.ndim == 2:
             torch.nn.init.normal_(p, std=0.2)
@@ -66,7 +67,8 @@ def random_actions(batch: int, steps: int) -> Tensor:
 def test_the_published_sizes() -> None:
     """20 frames of 16 tokens and an action: 340 positions; 10 layers of width 256 (IRIS, appendix A; DART, appendix)."""
     with torch.device("meta"):
-        dynamics = FrameDynamics(FrameDynamicsConfig(), Spaces(3, 64, (6,)), 512, 16)
+        spaces = Spaces(3, 64, (6,))
+        dynamics = FrameDynamics(FrameDynamicsConfig(), spaces, FrameTokenizer(FrameTokenizerConfig(), spaces))
         output = dynamics(torch.zeros(2, 20, 16, dtype=torch.int64), torch.zeros(2, 20, 1, dtype=torch.int64))
     assert dynamics.transformer.positions.num_embeddings == 340
     assert output.tokens.shape == (2, 19, 16, 512)
@@ -221,7 +223,7 @@ def test_frames_of_one_token(steps: int) -> None:
     conv = small_config().conv
     conv.patch = 8
     tokenizer = FrameTokenizer(small_config(conv=conv), SPACES).eval()
-    dynamics = FrameDynamics(make_dynamics().config, SPACES, CODES, tokenizer.tokens).eval()
+    dynamics = FrameDynamics(make_dynamics().config, SPACES, tokenizer).eval()
     world, segment = FrameWorld(tokenizer, dynamics), random_segment(2, 2)[:, :1]
     tokens, actions = torch.randint(CODES, (2, steps, 1)), random_actions(2, steps + 1)
     with torch.no_grad():
