@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from agent.agent import Agent
 from agent.collect import Collector
-
 from agent.replay import Replay, ReplayConfig
 from agent.saved import load_agent
+from agent.segment import Segment
 from envs.vector import make_vector
 from tests.scripts.commands import evaluate, train
 
@@ -23,18 +24,20 @@ def curve(run: Path, metric: str) -> list[float]:
         return [float(row[metric]) for row in csv.DictReader(file) if row[metric]]
 
 
-def errors(
-    run: Path, steps: int, length: int, env_id: str | None = None, moving: bool = False
-) -> tuple[float, float]:
-    """Mean squared error of the decoded next frame, and of the copied one, in segments of `length` of so many steps of new
-    episodes; `moving`: only where something changes."""
+def unseen(run: Path, steps: int, length: int, env_id: str | None = None) -> tuple[Agent, Segment]:
+    """The run's agent, and segments [64, length] of so many steps of random play in worlds that training has not seen."""
     agent, config, _ = load_agent(run, torch.device("cpu"), env_id)
     replay = Replay(ReplayConfig(capacity=4000), 4, agent.spaces, seed=0)
     envs = make_vector(config.env, [90001, 90002, 90003, 90004])
     Collector(envs, agent, replay, epsilon=0.0).collect(steps, random=True)
     envs.close()
+    return agent, replay.sample("test", 64, length)
+
+
+def errors(agent: Agent, segments: Segment, moving: bool = False) -> tuple[float, float]:
+    """Mean squared error of the decoded next frame, and of the copied one; `moving`: only where something changes."""
     ours, copied = [], []
-    for segment in replay.sample("test", 64, length).unbind(0):
+    for segment in segments.unbind(0):
         frames = segment.frames.float() / 255
         copy = (frames[:-1] - frames[1:]).square().mean(dim=(1, 2, 3))
         counted = segment.mask[:-1] & (copy > 0) if moving else segment.mask[:-1]
@@ -76,5 +79,43 @@ def test_crafter_quick_learns_its_world(tmp_path):
         assert nats < bits * math.log(2)
 
     # Frames that training has not seen, in worlds that it has not seen.
-    ours, copied = errors(run, steps=1200, length=10)
+    ours, copied = errors(*unseen(run, steps=1200, length=10))
     assert ours < 0.95 * copied
+
+
+TENTH = (  # of the preset's arithmetic
+    "epochs=5", "collect.first_steps=6000", "collect.steps=1000", "tokenizer.first_updates=2000", "dynamics.first_updates=1500",
+    "dynamics.updates=50", "evaluation.episodes=16", "final_episodes=16", "evaluate_every=5",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_crafter_laptop_has_learned_after_a_tenth_of_its_time(tmp_path):
+    run = tmp_path / "run"
+    result = train("experiment=crafter_laptop", *TENTH, f"run={run}", cwd=tmp_path)
+    assert result.code == 0, result.err
+    agent, segments = unseen(run, steps=3000, length=16)
+    ours, copied = errors(agent, segments)
+    assert ours < copied / 2
+    for name, (loss, base_rate) in predictions(agent, segments).items():
+        assert loss < base_rate, name
+    most = math.log(17)
+    assert all(most / 10 < entropy < most for entropy in curve(run, "policy/entropy"))
+
+
+@torch.no_grad()
+def predictions(agent: Agent, segments: Segment) -> dict[str, tuple[float, float]]:
+    """Of tokens, reward and end the cross-entropy by the dynamics, and by how often each comes in these very segments: the
+    best that one distribution for all steps can do."""
+    losses, tokens = agent.dynamics_loss(segments), agent.tokenizer.tokens_of(segments)
+    weights, mask, dynamics = agent.config.dynamics, segments.mask, agent.dynamics
+    codes = torch.nn.functional.one_hot(tokens[mask[:, :-1]], agent.config.tokenizer.quantizer.num_codes).flatten(0, -2)
+    targets = {
+        "tokens": codes, "reward": dynamics.reward_code.encode(segments.rewards[mask]),
+        "end": torch.nn.functional.one_hot(segments.terminated[mask].long(), 2),
+    }  # fmt: skip
+    rates = {name: target.float().mean(dim=0) for name, target in targets.items()}
+    return {
+        name: (float(losses[name] / getattr(weights, f"{name}_weight")), float(-torch.special.xlogy(rate, rate).sum()))
+        for name, rate in rates.items()
+    }
