@@ -32,12 +32,15 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
              own one learns them from rewards and tokens; and each frame is encoded once
     latent:  channels of the encoder's output, of which a linear layer then makes the I-token; null, as published: as many as
              fill the I-token, and no such layer
+    fused:   whether the I-token is added to the action's input instead of standing before it: what an action leads to depends on both, and
+             attention need not find the one first; a position less a step. Not as published
     """
 
     kind: str = "delta"
     i_token: bool = True
     shared: bool = False
     latent: int | None = None
+    fused: bool = False
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
 
     def steps_needed(self, burn_in: int, horizon: int) -> int:
@@ -46,7 +49,7 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
 
 
 class DeltaDynamics(TokenDynamics):
-    """A causal transformer over [I-token, action, Δ1 … ΔK] a step, or without the I-token.
+    """A causal transformer over [I-token, action, Δ1 … ΔK] a step; the first two may be one, or the first left out.
 
     Δ1 is predicted at the action, Δ2 at Δ1, and so on; reward and end at the action.
     """
@@ -54,7 +57,9 @@ class DeltaDynamics(TokenDynamics):
     def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, tokenizer: DeltaTokenizer) -> None:
         super().__init__(config)
         codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
-        self.action_place = int(config.i_token)  # in a step
+        if config.fused and not config.i_token:
+            raise BadInput("agent.dynamics.fused=true and i_token=false were given, and there is nothing to add; leave out one of them.")
+        self.action_place = int(config.i_token and not config.fused)  # in a step
         self.positions_per_step = self.action_place + 1 + self.tokens
         width = config.transformer.width
         if config.i_token:
@@ -101,9 +106,15 @@ class DeltaDynamics(TokenDynamics):
 
         frames: [B, T, C, H, W], as in `embed_frames`; actions: [B, T, F]; tokens: [B, T, K] -> [B, T (2 + K), width]
         """
-        blocks = [self.embed_frames(frames).unsqueeze(2)] if self.config.i_token else []
-        blocks += [self.action_embedding(actions).unsqueeze(2), self.token_embedding(tokens)]
-        return torch.cat(blocks, dim=2).flatten(1, 2)
+        return torch.cat([*self.embed_actions(frames, actions), self.token_embedding(tokens)], dim=2).flatten(1, 2)
+
+    def embed_actions(self, frames: Tensor, actions: Tensor) -> list[Tensor]:
+        """What stands before a step's Δ-tokens, I-token and action. frames: [..., C, H, W], as in `embed_frames`; actions: [..., F]
+        -> [..., 1, width] each, or one of both"""
+        action = self.action_embedding(actions)
+        i_token = [self.embed_frames(frames)] if self.config.i_token else []
+        inputs = [i_token[0] + action] if self.config.fused else [*i_token, action]
+        return [x.unsqueeze(-2) for x in inputs]
 
     def forward(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> DynamicsOutput:
         """frames: [B, T, C, H, W], as in `embed_frames`; actions: [B, T, F]; tokens: [B, S, K] with S = T or T − 1.
@@ -201,13 +212,12 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
     def _imagine(
         self, frames: Tensor, views: Tensor, pending: Tensor, actions: Tensor, cache: Cache, places: Places | OwnPlaces, select: Select
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The step itself. places: of pending, I-token, action, Δ1 … Δ(K-1) -> frames, views, pending, tokens, outlook: the next
+        """The step itself. places: of pending, I-token and action, Δ1 … Δ(K-1) -> frames, views, pending, tokens, outlook: the next
         `DeltaMoment`, and what is `Imagined`.
         """
         dynamics, frames = self.dynamics, pixels(frames)  # once for all that look at them
         seen, view = (views, views) if dynamics.config.shared else (frames, None)
-        i_token = [dynamics.embed_frames(seen).unsqueeze(1)] if dynamics.config.i_token else []
-        inputs = torch.cat([pending, *i_token, dynamics.action_embedding(actions).unsqueeze(1)], dim=1)
+        inputs = torch.cat([pending, *dynamics.embed_actions(seen, actions)], dim=1)
         tokens: list[Tensor] = []
         for here in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
             y = dynamics.transformer(inputs, cache, here)

@@ -123,7 +123,7 @@ def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> Non
     assert dynamics.loss(segment, tokens)["end"] != before["end"]
 
 
-KINDS = [{}, {"latent": 3}, {"latent": 3, "shared": True}]  # of the I-token
+KINDS = [{}, {"latent": 3}, {"latent": 3, "shared": True}, {"fused": True}]  # of the I-token
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,6 +141,8 @@ def test_misfits_are_refused(agent: Agent) -> None:
         DeltaDynamics(config, SPACES, agent.tokenizer)
     config.latent = 1  # then it fits
     assert DeltaDynamics(config, SPACES, agent.tokenizer).embed_frames(random_segment(2, 2).frames).shape == (2, 2, 12)
+    with pytest.raises(BadInput, match="nothing to add"):
+        DeltaDynamics(DeltaDynamicsConfig(fused=True, i_token=False), SPACES, agent.tokenizer)
     with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
         DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), SPACES, agent.tokenizer)
 
