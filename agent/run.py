@@ -256,7 +256,7 @@ def schedule(config: TrainConfig) -> str:
     ac = config.agent.actor_critic
     updates = ", ".join(f"{part} {total_updates(config, part):,}" for part in PARTS)
     return (
-        f"schedule: {config.epochs} epochs, {steps_to_collect(config):,} steps of {config.collect.num_envs} environments; updates: {updates}\n"
+        f"schedule: {config.epochs} epoch{'s' * (config.epochs != 1)}, {steps_to_collect(config):,} steps of {config.collect.num_envs} environments; updates: {updates}\n"
         f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, entropy {ac.entropy_weight}, "
         f"context {config.agent.dynamics.context}"
     )

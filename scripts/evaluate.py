@@ -80,7 +80,8 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
 
 
 def print_table(about: dict[str, Any], summary: dict[str, float]) -> None:
-    """One line an entry; the achievements' rates as a block of their own."""
+    """One line an entry that says something; the achievements' rates as a block of their own."""
+    about = {name: value for name, value in about.items() if value not in (None, {})}
     scores = {name: value for name, value in summary.items() if "/" not in name}
     rates = {name.partition("/")[2]: value for name, value in summary.items() if "/" in name}
     width = max(map(len, (*about, *scores, *rates)))

@@ -194,7 +194,7 @@ class TestOfConfigs:
             configure("agent.policy.kind=vit")
         with pytest.raises(BadInput, match="Config group override must be a string or a list"):
             configure("agent=null")
-        with pytest.raises(BadInput, match="agent=dort does not exist; choose one of dart, delta_iris, iris"):
+        with pytest.raises(BadInput, match="agent=dort does not exist; choose one of dart, delta_iris, delta_light, iris"):
             configure("agent=dort")
 
 
