@@ -139,15 +139,16 @@ class Collector:
         self.abandoned = False
 
     def collect(
-        self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None, stop: Callable[[], bool] = lambda: False
-    ) -> list[Episode]:
+        self, steps: int, random: bool, progress: Callable[[int], Any] = lambda n: None, stop: Callable[[], bool] = lambda: False,
+        episodes: list[Episode] | None = None,
+    ) -> list[Episode]:  # fmt: skip
         """At least `steps` environment steps, by random actions or by the policy with ε-exploration; fewer where `stop` says so.
 
-        Returns the episodes that ended. No environment waits for another. What environments tell of their restarts is
-        printed at once.
+        Returns the episodes that ended, those of `episodes` before them: it grows with each, and so holds them where an
+        environment fails. No environment waits for another. What environments tell of their restarts is printed at once.
         """
         choose = self._random if random else self._explore
-        episodes: list[Episode] = []
+        episodes = [] if episodes is None else episodes
         collected = 0
         while collected < steps and not stop():
             row, ended = self.player.step(choose)

@@ -167,7 +167,7 @@ class Trainer:
         restarts = self.collector.restarts
         with self.timed("collect"), self.bar("collect", steps, "step", place.done) as bar:
             try:
-                place.episodes += self.collector.collect(steps - place.done, random=first, progress=bar.update, stop=self.stop)
+                self.collector.collect(steps - place.done, random=first, progress=bar.update, stop=self.stop, episodes=place.episodes)
             finally:  # where an environment fails, what was played before stays
                 taken = self.replay.steps_added - before
                 place.done += taken

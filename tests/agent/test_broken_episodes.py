@@ -164,6 +164,8 @@ class TestRun:
         saved = checkpoint.load(tmp_path / "run")
         episodes, rows = saved.tensors["replay"], torch.cat([checkpoint.read_rows(saved.run, c)["frames"] for c in saved.chunks])
         assert episodes["truncated"].sum() >= 2 * (len(played) - 1)
+        logged = sum(row["collect/episodes"] for row in read_metrics(tmp_path / "run" / "metrics.csv"))
+        assert logged == episodes["terminated"].sum() > 0  # those too that ended before a failure in the same epoch
         firsts = rows[(rows[..., 0, 0, 0] == 0) & (rows[..., 0, 1, 0] != 0)]  # the black line is at the top
         colors = [int(frame[0, 31, 31]) for frame in firsts]
         assert len(set(colors)) > 0.8 * len(colors)  # of 230; were they the first ones again each time, a third of them would be new
