@@ -86,7 +86,7 @@ RANGES = {
     "*.updates": NUMBER,
     "*.first_updates": NUMBER,
     "*.start_epoch": NUMBER,
-    "*.learning_rate": WEIGHT,
+    "*.learning_rate": WEIGHT, "*.first_learning_rate": WEIGHT,
     "*.weight_decay": WEIGHT,
     "*.max_gradient_norm": POSITIVE,
     "evaluation.seed": SEED,

@@ -28,18 +28,24 @@ class PartConfig(OptimizerConfig):
     batch:         sequences an update
     updates:       an epoch
     first_updates: in the first of its epochs
+    first_learning_rate: in the first of its epochs; null: `learning_rate`, as in all others
     start_epoch:   its first epoch, counted from 0
     """
 
     batch: int = 32
     updates: int = 500
     first_updates: int = 500
+    first_learning_rate: float | None = None
     start_epoch: int = 0
 
     def updates_in(self, epoch: int) -> int:
         if epoch < self.start_epoch:
             return 0
         return self.first_updates if epoch == self.start_epoch else self.updates
+
+    def learning_rate_in(self, epoch: int) -> float:
+        first = epoch == self.start_epoch and self.first_learning_rate is not None
+        return self.first_learning_rate if first else self.learning_rate
 
 
 @dataclass

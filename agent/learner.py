@@ -77,8 +77,8 @@ class Learner:
         ]
         self.fused = self.device.type in ("cpu", "cuda")  # one kernel for all; the meta device does not know it
         self.flags = torch.tensor(0.0, device=self.device), torch.tensor(1.0, device=self.device)
-        rate = torch.tensor(config.learning_rate, device=self.device if self.fused else "cpu")  # a tensor, for capture
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=self.fused, capturable=execution.mode == "captured")
+        self.rate = torch.tensor(config.learning_rate, device=self.device if self.fused else "cpu")  # a tensor, for capture
+        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, fused=self.fused, capturable=execution.mode == "captured")
 
         self.cached_casts = execution.bf16 and casts_keep_gradients(self.device)
         self.forward = compiled(self._forward, execution)
@@ -92,6 +92,10 @@ class Learner:
         """
         self.updates += 1
         return self.run(*(getattr(segment, name) for name in Segment.__dataclass_fields__))
+
+    def set_learning_rate(self, rate: float) -> None:
+        """From the next update on, one that is captured too. It is no part of `state_dict`."""
+        self.rate.fill_(rate)
 
     @property
     def settled(self) -> bool:

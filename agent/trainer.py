@@ -179,10 +179,12 @@ class Trainer:
 
     def learn(self, part: str) -> dict[str, float]:
         """What is left of the epoch's updates of one part -> the means of the metrics of all of them."""
-        updates, place = schedule_of(self.config, part).updates_in(self.epoch), self.place
+        schedule, place = schedule_of(self.config, part), self.place
+        updates = schedule.updates_in(self.epoch)
         if updates == 0:
             return {}
         learner, feed, before = self.learners[part], self.feed, place.done
+        learner.set_learning_rate(schedule.learning_rate_in(self.epoch))
         averages = Averages(self.config.learner.skips, place.averages)
         batch, steps, anchor = window(self.config, part)
         count = self.epoch > 0  # as published, the first epoch draws episodes uniformly

@@ -248,6 +248,17 @@ def test_the_target_moves_before_the_optimizer_steps(agent):
         torch.testing.assert_close(value, start[name] + 0.005 * (after_one[name] - start[name]), rtol=0, atol=1e-7)
 
 
+def test_the_learning_rate_is_that_of_the_next_update(agent):
+    learner, before = make_learner(agent.eval(), "dynamics"), copy.deepcopy(agent.dynamics.state_dict())
+    learner.set_learning_rate(0.0)
+    learner.update(random_segment(4, 6))
+    assert all(torch.equal(value, before[name]) for name, value in agent.dynamics.state_dict().items())
+    learner.set_learning_rate(1e-3)
+    learner.update(random_segment(4, 6))
+    moved = max((value - before[name]).abs().max().item() for name, value in agent.dynamics.state_dict().items())
+    assert 0.5e-3 < moved < 2e-3  # AdamW's first steps are about as long as the rate
+
+
 def test_only_the_weights_of_linear_layers_decay(agent):
     learner = make_learner(agent, "dynamics")
     decayed = {learner.names[p] for p in learner.optimizer.param_groups[0]["params"]}

@@ -50,6 +50,19 @@ def test_updates_of_an_epoch():
     assert [PartConfig(updates=5, first_updates=20).updates_in(epoch) for epoch in range(3)] == [20, 5, 5]
 
 
+def test_the_learning_rate_of_an_epoch(run):
+    part = PartConfig(learning_rate=1e-4, first_learning_rate=1e-3, start_epoch=2)
+    assert [part.learning_rate_in(epoch) for epoch in range(2, 5)] == [1e-3, 1e-4, 1e-4]
+    assert PartConfig(learning_rate=1e-4).learning_rate_in(0) == 1e-4
+    # A run in which only the first epoch moves anything.
+    folder = run("epochs=3", "tokenizer.first_learning_rate=1e-3", "tokenizer.learning_rate=0", "checkpoint_every=1", "keep=3")
+    first, *later = (checkpoint.load(folder / "checkpoints" / f"epoch_00000{epoch}").tensors["agent"] for epoch in (1, 2, 3))
+    for agent in later:
+        moved = {name for name, value in agent.items() if not torch.equal(value, first[name])}
+        assert any(name.startswith("dynamics.") for name in moved)
+        assert {name for name in moved if name.startswith("tokenizer.")} <= {name for name in first if ".quantizer." in name}
+
+
 def test_the_published_schedule():
     """Δ-IRIS on Crafter: facts from the paper's configuration."""
     c = TrainConfig()
