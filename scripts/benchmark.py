@@ -299,7 +299,7 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
         }  # fmt: skip
         print(
             f"{part:<10} {updates:,} updates as training would run them: {part_hours:.2f} hours, "
-            f"{part_flop / 1e15:.3g} PFLOP ({part_flop / total:.0%}); waits for data {waited:.1%} of the time"
+            f"{part_flop / 1e15:.3g} PFLOP ({part_flop / max(total, 1):.0%}); waits for data {waited:.1%} of the time"
         )
     collect = config.collect
     steps, horizon = steps_to_collect(config), config.agent.actor_critic.horizon
