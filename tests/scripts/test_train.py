@@ -37,7 +37,7 @@ def test_what_it_prints(finished: Path):
     assert [lines.pop(2) for _ in range(3)] == [
         "frames: observation: 32×32×3 of Box(0, 255, (32, 32, 3), uint8), read as hwc (env.layout): as it is",
         "actions: Discrete(3): one of 3",
-        "schedule: 1 epochs, 60 steps of 3 environments; updates: tokenizer 3, dynamics 3, policy 0",
+        "schedule: 1 epoch, 60 steps of 3 environments; updates: tokenizer 3, dynamics 3, policy 0",
     ]
     assert re.match(r"learning: horizon \d+, burn-in \d+, γ .*, λ .*, entropy .*, context \d+$", lines.pop(2))
     assert re.fullmatch(r"cpu, eager, (fp32|bf16): about .* of updates .*", lines.pop(2))
