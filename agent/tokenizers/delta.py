@@ -30,6 +30,9 @@ class DeltaTokenizerConfig(TokenizerConfig):
     residual:        whether the decoder's output, nothing at first, is added to the previous frame; not as published, but
                      a decoder that starts from a copy is sharp after hundreds of updates, not thousands
     l1, l2, worst:   weights of the reconstruction terms
+    rare:            where a pixel changes, its errors count as many times as steps it takes to change once on average, but at most
+                     so many times: a number that changes once in a hundred steps is drawn before a cow that moves at each. 1, as
+                     published: all count once
     """
 
     kind: str = "delta"
@@ -44,6 +47,7 @@ class DeltaTokenizerConfig(TokenizerConfig):
     l1: float = 0.1
     l2: float = 1.0
     worst: float = 0.01
+    rare: float = 1.0
 
 
 class DeltaTokenizer(Tokenizer):
@@ -79,6 +83,10 @@ class DeltaTokenizer(Tokenizer):
         self.from_code = nn.Linear(config.quantizer.vector_dim, cell)
         latent = config.frame_latent + config.action * config.action_channels + config.latent
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
+        if config.rare < 1:
+            raise BadInput(f"agent.tokenizer.rare={config.rare} was given; give 1 (all changes count alike) or more.")
+        if config.rare > 1:
+            self.register_buffer("changes", torch.ones(spaces.size, spaces.size))
         self.apply(initialize_like_gpt)
         if config.residual:  # a copy to begin with: unlearning noise first, it would not see small changes for long
             self.decoder.say_nothing()
@@ -158,10 +166,23 @@ class DeltaTokenizer(Tokenizer):
         quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
         difference = self.reconstruct(frames, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
         absolute = difference.float().abs().flatten(1)
+        counts = self.counts(frames, next_frames, real) if c.rare > 1 else 1.0
         losses = {
-            "reconstruction_l1": c.l1 * masked_mean(absolute.mean(dim=1), real),
-            "reconstruction_l2": c.l2 * masked_mean(absolute.square().mean(dim=1), real),
+            "reconstruction_l1": c.l1 * masked_mean((counts * absolute).mean(dim=1), real),
+            "reconstruction_l2": c.l2 * masked_mean((counts * absolute.square()).mean(dim=1), real),
             "reconstruction_worst": c.worst * masked_mean(absolute.amax(dim=1).square(), real),
             "commitment": quantized.commitment,
         }
         return {"loss": sum(losses.values()), **losses}
+
+    def counts(self, frames: Tensor, next_frames: Tensor, real: Tensor) -> Tensor:
+        """How many times each error counts, their mean 1. frames, next_frames: [N, C, H, W] uint8; real: [N] bool -> [N, C H W] float32
+
+        In training mode the record of how often each pixel changes moves towards these, by a hundredth.
+        """
+        changed = (frames != next_frames).any(dim=1)
+        if self.training:
+            share = (changed & real[:, None, None]).sum(dim=0) / real.sum().clamp(min=1)
+            self.changes.lerp_(share, 0.01)
+        counts = torch.where(changed, (1 / self.changes).clamp(max=self.config.rare), 1.0)
+        return (counts / counts.mean()).unsqueeze(1).expand_as(frames).flatten(1)

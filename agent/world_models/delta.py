@@ -34,6 +34,9 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
              fill the I-token, and no such layer
     fused:   whether the I-token is added to the action's input instead of standing before it: what an action leads to depends on both, and
              attention need not find the one first; a position less a step. Not as published
+    decoded_from: of a sequence that is learned from, the frames from this one on, counted from 0, are the decoder's, each of the one
+             before it: what a dream would show of what happened. So rewards, ends and tokens are learned where they will be
+             predicted; what a decoder does not draw can be learned from what came before. null, as published: all frames are real
     """
 
     kind: str = "delta"
@@ -41,6 +44,7 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
     shared: bool = False
     latent: int | None = None
     fused: bool = False
+    decoded_from: int | None = None
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
 
     def steps_needed(self, burn_in: int, horizon: int) -> int:
@@ -59,6 +63,8 @@ class DeltaDynamics(TokenDynamics):
         codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
         if config.fused and not config.i_token:
             raise BadInput("agent.dynamics.fused=true and i_token=false were given, and there is nothing to add; leave out one of them.")
+        if config.decoded_from is not None and config.decoded_from < 1:
+            raise BadInput(f"agent.dynamics.decoded_from={config.decoded_from} was given; give 1 or more, as a dream starts from a real frame.")
         self.action_place = int(config.i_token and not config.fused)  # in a step
         self.positions_per_step = self.action_place + 1 + self.tokens
         width = config.transformer.width
@@ -130,9 +136,9 @@ class DeltaDynamics(TokenDynamics):
         predicting = known_steps[:, :, self.action_place : -1]
         return DynamicsOutput(self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions))
 
-    def loss(self, segment: Segment, tokens: Tensor, views: Tensor | None = None) -> dict[str, Tensor]:
-        """views: [B, T, C, h, w] of the segment's frames, where it shares them"""
-        frames = segment.frames if views is None else views
+    def loss(self, segment: Segment, tokens: Tensor, frames: Tensor | None = None) -> dict[str, Tensor]:
+        """frames: [B, T, ...], as in `embed_frames`, where they are not simply the segment's"""
+        frames = segment.frames if frames is None else frames
         return self.prediction_loss(self(frames, segment.actions, tokens), segment, tokens)
 
 
@@ -164,8 +170,29 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
     def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
         with torch.no_grad():
             tokens = self.tokenizer.tokens_of(segment)
-            views = self.views(segment.frames) if self.dynamics.config.shared else None
-        return self.dynamics.loss(segment, tokens, views)
+            frames = self.as_in_a_dream(segment, tokens)
+        return self.dynamics.loss(segment, tokens, frames)
+
+    def as_in_a_dream(self, segment: Segment, tokens: Tensor) -> Tensor:
+        """What the dynamics sees of a segment [B, T] when it learns: from `decoded_from` on, frames that are decoded.
+
+        tokens: [B, T − 1, K] that led to them -> [B, T, ...], as in `DeltaDynamics.embed_frames`
+        """
+        steps = segment.mask.shape[1]
+        real = min(self.dynamics.config.decoded_from or steps, steps)
+        seen = self.seen(segment.frames[:, :real])
+        frames, decoded = segment.frames[:, real - 1], [seen]
+        for t in range(real, steps):
+            view = decoded[-1][:, -1] if self.dynamics.config.shared else None
+            frames = self.tokenizer.decode(frames, segment.actions[:, t - 1], tokens[:, t - 1], view)
+            # Padding leads nowhere: what follows it is an episode's first frame, or padding.
+            frames = torch.where(segment.mask[:, t - 1, None, None, None], frames, segment.frames[:, t])
+            decoded.append(self.seen(frames).unsqueeze(1))
+        return torch.cat(decoded, dim=1)
+
+    def seen(self, frames: Tensor) -> Tensor:
+        """What the dynamics sees of them. [..., C, H, W] uint8 -> themselves, or their views, [..., C, h, w]."""
+        return self.views(frames) if self.dynamics.config.shared else frames
 
     def views(self, frames: Tensor) -> Tensor:
         """[..., C, H, W] uint8 -> what the dynamics shares of the tokenizer's view, [..., C, h, w], or nothing, [..., 0]."""

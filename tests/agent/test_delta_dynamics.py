@@ -123,7 +123,7 @@ def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> Non
     assert dynamics.loss(segment, tokens)["end"] != before["end"]
 
 
-KINDS = [{}, {"latent": 3}, {"latent": 3, "shared": True}, {"fused": True}]  # of the I-token
+KINDS = [{}, {"latent": 3}, {"latent": 3, "shared": True}, {"fused": True}, {"decoded_from": 2}]  # of the I-token
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,6 +141,8 @@ def test_misfits_are_refused(agent: Agent) -> None:
         DeltaDynamics(config, SPACES, agent.tokenizer)
     config.latent = 1  # then it fits
     assert DeltaDynamics(config, SPACES, agent.tokenizer).embed_frames(random_segment(2, 2).frames).shape == (2, 2, 12)
+    with pytest.raises(BadInput, match="decoded_from=0 was given; give 1 or more"):
+        DeltaDynamics(DeltaDynamicsConfig(decoded_from=0), SPACES, agent.tokenizer)
     with pytest.raises(BadInput, match="nothing to add"):
         DeltaDynamics(DeltaDynamicsConfig(fused=True, i_token=False), SPACES, agent.tokenizer)
     with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
@@ -225,6 +227,35 @@ def test_a_shared_view_is_the_tokenizers_and_what_a_policy_reads_of_codes() -> N
         codes = agent.world.codes(state.moment)
         assert codes.shape == (2, *agent.world.code_shape) and close(codes, agent.world.codes_of(frames))
         assert close(codes[:, 5], state.moment.views.flatten(2)[:, :, 5])
+
+
+@pytest.mark.parametrize("change", [{}, {"latent": 3, "shared": True}])
+@pytest.mark.parametrize("real", [1, 3])
+def test_decoded_frames_are_learned_from_as_a_dream_shows_them(real: int, change: dict) -> None:
+    """What it predicts there is what it predicts in the dream of what happened."""
+    agent, steps = make_agent(decoded_from=real, **change), 6
+    segment = random_segment(3, steps)[1:2]
+    tokens = agent.tokenizer.tokens_of(segment)
+    output = agent.dynamics(agent.world.as_in_a_dream(segment, tokens), segment.actions, tokens)
+    dreamt = run(agent, agent.world.start(segment[:, :real]), segment.actions[:, real - 1 : -1], tokens[:, real - 1 :])
+    _, token_logits, end_logits, rewards, _ = dreamt
+    assert close(token_logits, output.tokens[:, real - 1 :])
+    assert close(end_logits, output.end[:, real - 1 : -1])
+    assert close(rewards, agent.dynamics.reward_code.value(output.reward[:, real - 1 : -1]))
+
+
+def test_an_episode_that_begins_later_is_decoded_from_its_first_frame() -> None:
+    """No frame of it is made of the padding before it; a sequence that is not longer than that is real."""
+    agent = make_agent(decoded_from=1)
+    segment = random_segment(2, 4)
+    segment.mask[0] = torch.tensor([False, False, True, True])
+    tokens = agent.tokenizer.tokens_of(segment)
+    seen = agent.world.as_in_a_dream(segment, tokens)
+    assert torch.equal(seen[0, 2], segment.frames[0, 2])
+    assert torch.equal(seen[0, 3], agent.tokenizer.decode(segment.frames[:1, 2], segment.actions[:1, 2], tokens[:1, 2])[0])
+    assert torch.equal(agent.world.as_in_a_dream(segment[:, :1], tokens[:, :0]), segment.frames[:, :1])
+    agent.dynamics.config.decoded_from = 4
+    assert torch.equal(agent.world.as_in_a_dream(segment, tokens), segment.frames)
 
 
 def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agent) -> None:

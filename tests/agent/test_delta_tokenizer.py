@@ -112,6 +112,40 @@ def test_the_loss_against_a_loop_over_real_transitions() -> None:
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
+def test_errors_of_rare_changes_count_more() -> None:
+    """As many times as steps it takes to change once, but at most `rare` times; all pixels' mean is 1."""
+    tokenizer, segment = make(rare=5.0, l1=1.0), padded_segment()
+    segment.frames[:, :, :, :4] = 9  # never changes
+    tokenizer.changes[4:8], tokenizer.changes[8:] = 0.25, 0.001
+    frames, following = segment.frames[:, :-1].flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
+    real = segment.mask[:, :-1].flatten()
+    counts = tokenizer.counts(frames, following, real).view(-1, 3, SIZE, SIZE)
+    assert counts.mean() == pytest.approx(1)
+    expected = torch.ones(SIZE, SIZE)
+    expected[4:8], expected[8:] = 4, 5
+    changed = (frames != following).any(dim=1, keepdim=True).expand_as(frames)
+    torch.testing.assert_close(counts / counts[:, :, :4].mean(), torch.where(changed, expected, 1.0))
+
+    tokens = tokenizer.tokens_of(segment).flatten(0, 1)
+    actions = segment.actions[:, :-1].flatten(0, 1)
+    error = (tokenizer.reconstruct(frames, actions, tokenizer.embed(tokens)) - following / 255).abs()
+    losses = tokenizer.loss(segment)
+    assert losses["reconstruction_l1"].item() == pytest.approx((counts * error)[real].mean().item(), rel=1e-4)
+    assert losses["reconstruction_l2"].item() == pytest.approx((counts * error**2)[real].mean().item(), rel=1e-4)
+
+
+def test_how_often_pixels_change_is_learned_in_training_from_real_steps() -> None:
+    tokenizer, segment = make(rare=100.0), padded_segment()
+    segment.frames[:, :, :, 8:] = 9
+    segment.frames[0, :2, :, 8:] = torch.tensor([3, 5]).view(2, 1, 1, 1)  # padding, which is not counted
+    tokenizer.loss(segment)
+    assert (tokenizer.changes == 1).all()  # to begin with
+    for _ in range(3):
+        tokenizer.train().loss(segment)
+    assert (tokenizer.changes[:8] > 0.99).all()
+    torch.testing.assert_close(tokenizer.changes[8:], torch.full((8, SIZE), 0.99**3))
+
+
 def test_padding_reaches_nothing_but_the_commitment() -> None:
     """And so, in training mode, the codebook."""
     tokenizer, segment = make(), padded_segment()
@@ -156,6 +190,8 @@ def test_misfits_are_refused() -> None:
         make(tokens=32)
     with pytest.raises(BadInput, match="3 tokens do not tile"):
         make(tokens=3)
+    with pytest.raises(BadInput, match="rare=0.5 was given"):
+        make(rare=0.5)
     frame_conv = small_config().tokenizer.conv
     frame_conv.down = [1, 0]
     with pytest.raises(BadInput, match="conv gives 4×4 maps and frame_conv 8×8"):
