@@ -16,16 +16,20 @@ class ReportConfig:
     """runs: a folder; every folder below it, at any depth, with a config.yaml is a run
     output:  the folder to write the report into; null: <runs>/report
     mixed:   report runs together that were trained or evaluated by different protocols
+    minutes: also compare runs whose settings differ, each by its last evaluation within so many minutes of the run: an ablation table
     """
 
     runs: str | None = None
     output: str | None = None
     mixed: bool = False
+    minutes: float | None = None
 
 
 def main(config: ReportConfig, overrides: list[str]) -> None:
     if not config.runs:
         raise BadInput("No runs were given; give runs=<a folder below which they lie>.")
+    if config.minutes is not None and not config.minutes > 0:
+        raise BadInput(f"minutes={config.minutes} was given; give a positive number, or leave it out.")
     runs, left_out = find_runs(Path(config.runs))
     for line in left_out:
         print(line, file=sys.stderr)
@@ -34,7 +38,7 @@ def main(config: ReportConfig, overrides: list[str]) -> None:
     output = Path(config.output or Path(config.runs) / "report")
     if not config.output:
         check_leads_nowhere(output, Path(config.runs))
-    print(write_report(runs, left_out, output))
+    print(write_report(runs, left_out, output, config.minutes))
     print(f"\nwritten to {output / 'report.md'}")
 
 

@@ -24,9 +24,11 @@ def write_run(
     env_id: str = ATARI,
     epochs: int = 600,
     curve: dict[int, float] | None = None,
+    minutes: float = 0.0,
     **settings: Any,
 ) -> Path:
-    """A run of `epochs` epochs, of which `curve` (environment steps -> return) tells. Returns its folder."""
+    """A run of `epochs` epochs, of which `curve` (environment steps -> return) tells, each point after so many more minutes;
+    a return's interval is 1 to either side. Returns its folder."""
     folder.mkdir(parents=True)
     config = {
         "experiment": experiment, "run": str(folder), "seed": seed, "epochs": epochs,
@@ -36,7 +38,9 @@ def write_run(
     points = curve or {50_000: 1.0, 100_000: 2.0}
     logger = make_logger(["csv"], folder, {})
     for i, (step, value) in enumerate(points.items(), start=1):
-        logger.log({"collect/return_mean": 0.5, "evaluate/return_mean": value}, step, epochs * i // len(points))
+        bounds = {"evaluate/return_95_low": value - 1, "evaluate/return_95_high": value + 1}
+        time = {"seconds/collect": 30 * minutes, "seconds/policy": 30 * minutes, "seconds/sample": 7.0} if minutes else {}
+        logger.log({"collect/return_mean": 0.5, "evaluate/return_mean": value, **bounds, **time}, step, epochs * i // len(points))
     logger.close()
     return folder
 

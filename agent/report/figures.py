@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = Sequence[tuple[int, float]]  # environment steps, return
+Curve = Sequence[tuple[float, float]]  # environment steps or minutes, return
 
 # Told apart by the colour-blind too (Okabe and Ito): ours first, then what stands beside it.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -61,10 +61,11 @@ def mean_and_range(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.stack([np.nanmean(lines, axis=0), np.nanmin(lines, axis=0), np.nanmax(lines, axis=0)])
 
 
-def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, float]) -> Figure:
+def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, float], against: str) -> Figure:
     """A panel for each name: the seeds' mean and range, and the `published` mean where there is one.
 
-    curves: name -> one a seed, each with one point or more
+    curves:  name -> one a seed, each with one point or more
+    against: what they are drawn against
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
@@ -85,7 +86,7 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, f
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
         clean(axes)
-    figure.supxlabel("environment steps", fontsize=9)
+    figure.supxlabel(against, fontsize=9)
     figure.supylabel("return in evaluation", fontsize=9)
     if any(name in published for name in curves):
         line = Line2D([], [], color=COLORS[1], linestyle="--")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -57,13 +57,32 @@ OWN_SETTINGS = (
 MOST_CONFIG, MOST_EVALUATION = 2**18, 16 * 2**20
 
 
+# Of the log's seconds, those that pass beside others.
+BESIDE = ("seconds/sample", "seconds/transfer")
+
+
+class Point(NamedTuple):
+    """An evaluation during training, as the log has it.
+
+    minutes:   that the run had taken; epoch, step: that it had come to
+    low, high: of the mean return's 95 % interval; the mean itself where the log has none
+    """
+
+    minutes: float
+    epoch: int
+    step: int
+    score: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class SavedEvaluation:
     """An evaluation's JSON file.
 
     epoch, steps: of the training that came before; environment steps
     protocol, training_protocol: name -> value, the environment's choices in evaluation and in training
-    score:        mean return of its episodes
+    returns:      of its episodes
     crafter_score, success_rates: in percent; None and {} where the environment is not Crafter
     """
 
@@ -76,10 +95,15 @@ class SavedEvaluation:
     temperature: float | None
     protocol: dict[str, Any]
     training_protocol: dict[str, Any]
-    score: float
+    returns: tuple[float, ...]
     length: float
     crafter_score: float | None
     success_rates: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Their mean."""
+        return math.fsum(self.returns) / self.episodes
 
     def choices(self) -> dict[str, Any]:
         """What two runs must share for their scores to be compared."""
@@ -98,7 +122,7 @@ class Run:
     epochs:      that it shall have
     reached:     that it has, as far as its log and its evaluation tell
     settings:    dotted key -> value of what decides how it learns
-    curve:       (environment steps, mean return of the evaluation in training)
+    points:      evaluations in training
     evaluation, random: of the agent and of random actions: the latest epoch's with the most episodes
     agent:       what it is made of, "" for Δ-IRIS
     """
@@ -110,7 +134,7 @@ class Run:
     seed: int
     epochs: int
     settings: dict[str, Any]
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
     reached: int = 0
     evaluation: SavedEvaluation | None = None
     random: SavedEvaluation | None = None
@@ -120,6 +144,12 @@ class Run:
     def series(self) -> str:
         """What its seeds share: the experiment, and the agent where it is not Δ-IRIS."""
         return f"{self.experiment}, {self.agent}" if self.agent else self.experiment
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """(environment steps, score). The last epochs learn without playing: of several evaluations at the same step the last
+        one counts."""
+        return list({point.step: point.score for point in self.points}.items())
 
     @property
     def environment(self) -> str:
@@ -229,9 +259,13 @@ def read_results(run: Run) -> list[str]:
     except (OSError, ValueError, csv.Error) as error:
         left_out.append(f"{run.folder / 'metrics.csv'}: left out ({reason(error)}).")
         rows = []
-    # The last epochs learn without playing: of several evaluations at the same step the last one counts.
-    curve = {row["step"]: row["evaluate/return_mean"] for row in rows if "evaluate/return_mean" in row}
-    run.curve = [(step, value) for step, value in curve.items() if math.isfinite(value)]
+    minutes = 0.0
+    for row in rows:
+        minutes += sum(value for name, value in row.items() if name.startswith("seconds/") and name not in BESIDE) / 60
+        score = row.get("evaluate/return_mean", math.nan)
+        if math.isfinite(score):
+            bounds = (row.get(f"evaluate/return_95_{bound}", score) for bound in ("low", "high"))
+            run.points.append(Point(minutes, row["epoch"], row["step"], score, *bounds))
     found: dict[str, list[SavedEvaluation]] = {"agent": [], "random": []}
     for policy, evaluations in found.items():
         for path in sorted(run.folder.glob(f"evaluation_{policy}_*.json")):
@@ -264,7 +298,7 @@ def read_evaluation(path: Path, run: Run, policy: str) -> SavedEvaluation:
         temperature=content["temperature"],
         protocol=content["protocol"],
         training_protocol=content["training_protocol"],
-        score=math.fsum(content["returns"]) / content["episodes"],
+        returns=tuple(content["returns"]),
         length=math.fsum(content["lengths"]) / content["episodes"],
         crafter_score=content["crafter_score"] if is_crafter else None,
         success_rates={name: content[f"success_rate/{name}"] for name in CRAFTER_ACHIEVEMENTS} if is_crafter else {},

@@ -12,7 +12,7 @@ import numpy as np
 from agent.report import figures
 from agent.report.runs import Run, SavedEvaluation, shown
 from agent.report.tables import cell, counted, grouped, interval, mean_and_deviation, several, table
-from envs.aggregates import Estimate, Scores, aggregate, performance_profile, probability_of_improvement
+from envs.aggregates import Estimate, Scores, aggregate, estimate, mean, performance_profile, probability_of_improvement
 from envs.published import (
     DELTA_IRIS_ATARI,
     DELTA_IRIS_ATARI_PROTOCOL,
@@ -200,6 +200,24 @@ def crafter(section: Section) -> None:
     section.parts.append(table(["success rate in percent", *rates], rows))
 
 
+def seeds(section: Section) -> None:
+    """Of each run what its episodes returned, and those of random actions."""
+    rows = []
+    for run in section.runs:
+        if saved := run.evaluation:
+            random = run.random and interval(mean_return(run.random), 2)
+            minutes = f"{run.points[-1].minutes:.0f}" if run.points and run.points[-1].minutes else NONE
+            rows.append([str(run.seed), str(saved.steps), minutes, interval(mean_return(saved), 2), random or NONE])
+    if rows:
+        section.parts.append("Mean return of each seed's episodes, with its 95 % interval (bootstrap over episodes).")
+        section.add_table(["seed", "environment steps", "minutes", OURS, RANDOM], rows)
+
+
+def mean_return(saved: SavedEvaluation) -> Estimate:
+    """With its interval."""
+    return estimate(mean, {"returns": saved.returns})
+
+
 def other(section: Section) -> None:
     """Any other environment: the returns."""
     rows = []
@@ -218,11 +236,16 @@ def random_evaluations(runs: list[Run]) -> list[SavedEvaluation]:
 
 
 def learning_curves(section: Section) -> None:
-    """A panel for each game or environment that has a curve."""
-    runs = sorted((run for run in section.runs if run.curve), key=lambda run: run.name)
+    """A panel for each game or environment that has a curve, against steps and against the run's minutes."""
+    runs = sorted((run for run in section.runs if run.points), key=lambda run: run.name)
     if not runs:
         return
-    curves = {name: [run.curve for run in seeds] for name, seeds in grouped(runs, lambda run: run.name).items()}
+    games = grouped(runs, lambda run: run.name)
     published = {game: float(np.mean(scores)) for game, scores in DELTA_IRIS_ATARI.items()} if section.is_atari else {}
     caption = "Learning curves: evaluation during training, mean and range over seeds."
-    section.add_figure(figures.draw_curves(curves, published), "curves", caption)
+    curves = {name: [run.curve for run in seeds] for name, seeds in games.items()}
+    section.add_figure(figures.draw_curves(curves, published, "environment steps"), "curves", caption)
+    if all(run.points[-1].minutes for run in runs):
+        curves = {name: [[(point.minutes, point.score) for point in run.points] for run in seeds] for name, seeds in games.items()}
+        caption = "The same against the minutes that the run had taken."
+        section.add_figure(figures.draw_curves(curves, published, "minutes"), "minutes", caption)

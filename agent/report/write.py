@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agent import files
+from agent.report.comparison import comparison
 from agent.report.missing import commands, missing, one_per_seed
-from agent.report.sections import Section, atari, crafter, learning_curves, other, protocol
+from agent.report.sections import Section, atari, crafter, learning_curves, other, protocol, seeds
 from agent.report.runs import Run
 from agent.report.tables import cell, grouped
 from envs.errors import BadInput
@@ -24,10 +25,11 @@ RUN_COLUMNS = (
 AGGREGATE_COLUMNS = ("experiment", "whose", "aggregate", "games", "value", "low", "high")
 
 
-def write_report(runs: list[Run], left_out: list[str], output: Path) -> str:
+def write_report(runs: list[Run], left_out: list[str], output: Path, minutes: float | None = None) -> str:
     """Writes report.md, report.csv, aggregates.csv and the figures into the folder `output`.
 
     left_out: lines about what could not be read
+    minutes:  after which runs whose settings differ are compared, in a table before the others
 
     Returns the tables and what is missing, for the screen. Raises BadInput if the folder cannot be written.
     """
@@ -37,6 +39,8 @@ def write_report(runs: list[Run], left_out: list[str], output: Path) -> str:
         text = ["# Report"]
         if left_out:
             text.append("\n".join(f"- {cell(line)}" for line in left_out))
+        compared = comparison(runs, minutes) if minutes else []
+        text += compared
         for section in sections:
             fill(section)
             text += [f"## {section.title}", *section.parts]
@@ -47,7 +51,7 @@ def write_report(runs: list[Run], left_out: list[str], output: Path) -> str:
         write_csv(output / "aggregates.csv", AGGREGATE_COLUMNS, numbers)
     except OSError as error:
         raise BadInput(f"output={output} cannot be written ({error.strerror}); give another output=<folder>.") from error
-    return "\n\n".join(part for section in sections for part in (section.title, *section.screen))
+    return "\n\n".join([*compared, *(part for section in sections for part in (section.title, *section.screen))])
 
 
 def make_sections(runs: list[Run], output: Path) -> list[Section]:
@@ -74,6 +78,8 @@ def fill(section: Section) -> None:
         crafter(section)
     else:
         other(section)
+    if not section.is_atari:
+        seeds(section)
     learning_curves(section)
     notes = "\n".join(f"- {note}" for note in section.notes + missing(section)) or "Nothing is missing."
     section.parts += ["### What is missing", notes, *commands(section)]

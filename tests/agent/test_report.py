@@ -18,10 +18,10 @@ from envs.scores import RANDOM_AND_HUMAN
 from tests.saved_runs import CATCH, CRAFTER, crafter_rates, write_atari, write_evaluation, write_run
 
 
-def report(folder: Path) -> tuple[str, str]:
+def report(folder: Path, minutes: float | None = None) -> tuple[str, str]:
     """(report.md, what goes to the screen) of the runs below the folder; the report lies in <folder>/report."""
     runs, left_out = find_runs(folder)
-    screen = write_report(runs, left_out, folder / "report")
+    screen = write_report(runs, left_out, folder / "report", minutes)
     return (folder / "report" / "report.md").read_text(), screen
 
 
@@ -210,6 +210,10 @@ def test_crafter(tmp_path: Path):
     assert rows(text, "wake_up") == [["wake_up", "20.0 ± 14.1", "2.00"]]
     assert rows(text, "collect_coal") == [["collect_coal", "0.00 ± 0.00", "0.00"]]
     assert rows(screen, "wake_up") == []
+    # Of 50 fives and 50 sevens the mean is 6; by normal approximation its interval is 1.96 · 0.1 to either side.
+    (seed,) = rows(screen, "0")
+    assert seed[1:3] == ["1000000", "–"] and seed[4] == "1.00 [1.00, 1.00]"
+    assert [float(x) for x in re.findall(r"[\d.]+", seed[3])] == pytest.approx([6, 5.804, 6.196], abs=0.03)
     check_figures(tmp_path / "report", {"crafter_success_rates", "crafter_curves"})
     assert "eat plant" in (tmp_path / "report" / "crafter_success_rates.svg").read_text()
     scores = [float(row["crafter_score"]) for row in numbers(tmp_path / "report" / "report.csv")]
@@ -247,3 +251,41 @@ def test_mean_and_range_of_curves():
     assert mean.tolist() == [0, 3, 5, 4]
     assert least.tolist() == [0, 1, 0, 4]
     assert most.tolist() == [0, 5, 10, 4]
+
+
+def test_runs_are_compared_after_the_same_time(tmp_path: Path):
+    """By their last evaluation within it; what differs is named by what most of them have."""
+    usual = {"agent": {"k": 4, "wide": True}}
+    for seed in range(2):
+        write_run(tmp_path / f"usual_{seed}", None, seed, "catch", CATCH, curve={10: 0.0, 20: 1.0 + seed, 30: 9.0}, minutes=10, **usual)
+    write_run(tmp_path / "less", None, 0, "catch", CATCH, curve={15: 3.0}, minutes=20.5, agent={"k": 1, "wide": True})
+    write_run(tmp_path / "slow", None, 0, "catch", CATCH, curve={15: 3.0}, minutes=31, agent={"k": 2, "wide": True})
+    write_run(tmp_path / "old", None, 0, "catch", CATCH, curve={15: 3.0}, **usual)  # its log tells no time
+    write_run(tmp_path / "other", None, 0, "pong", CATCH, curve={15: 4.0}, minutes=1, agent={"k": 1})
+    text, screen = report(tmp_path, minutes=30 - 1e-6)
+    assert "## After 30 minutes" in text and "## After 30 minutes" in screen
+    assert rows(text, "as most of them") == [
+        ["as most of them", "2", "20.0", "20", "1.50 ± 0.71"],
+        ["as most of them", "1", "1.0", "15", "4.00 [3.00, 5.00]"],
+    ]
+    assert rows(text, "agent.k=1") == [["agent.k=1", "1", "20.5", "15", "3.00 [2.00, 4.00]"]]
+    assert text.index("| agent.k=1 ") < text.index("| as most of them")  # the best first
+    for name in ("slow", "old"):
+        assert f"- `{tmp_path / name}`: no evaluation by then." in text
+    assert "agent.k=2" not in text.split("## catch")[0]
+    assert "After" not in report(tmp_path)[0]
+
+
+def test_a_comparison_of_nothing(tmp_path: Path):
+    write_run(tmp_path / "run", None, 0, "catch", CATCH)
+    text, _ = report(tmp_path, minutes=1.0)
+    assert f"- `{tmp_path / 'run'}`: no evaluation by then." in text
+
+
+def test_curves_against_minutes(tmp_path: Path):
+    """Where all logs tell the time; what passes beside other things is not counted."""
+    write_run(tmp_path / "run", None, 0, "catch", CATCH, curve={10: 0.0, 20: 1.0}, minutes=10)
+    assert [point.minutes for point in find_runs(tmp_path)[0][0].points] == [10, 20]
+    text, _ = report(tmp_path)
+    check_figures(tmp_path / "report", {"catch_curves", "catch_minutes"})
+    assert "minutes" in (tmp_path / "report" / "catch_minutes.svg").read_text()

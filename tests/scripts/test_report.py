@@ -69,6 +69,9 @@ def test_what_the_other_commands_write(finished: Path, tmp_path: Path):
     assert "–" not in line  # random actions stand beside
     assert "Without an evaluation" not in second.out
     assert (tmp_path / "runs" / "report" / "catch_curves.png").exists()
+    third = report("runs=runs", "minutes=600", cwd=tmp_path)
+    assert third.code == 0 and third.out.startswith("## After 600 minutes"), third.err
+    check_refused(report("runs=runs", "minutes=0", cwd=tmp_path), "minutes=0", "positive number")
 
 
 def test_mixed_protocols(tmp_path: Path):
