@@ -33,6 +33,9 @@ class DeltaTokenizerConfig(TokenizerConfig):
     rare:            where a pixel changes, its errors count as many times as steps it takes to change once on average, but at most
                      so many times: a number that changes once in a hundred steps is drawn before a cow that moves at each. 1, as
                      published: all count once
+    decoded_from:    of a sequence that is learned from, the decoder sees the frames from this one on, counted from 0, as it decodes
+                     them itself, each of the one before, without gradient: it learns to mend in a dream what it did wrong a step before
+                     (the pushforward trick of Brandstetter et al. 2022). null, as published: all frames are real
     """
 
     kind: str = "delta"
@@ -48,6 +51,7 @@ class DeltaTokenizerConfig(TokenizerConfig):
     l2: float = 1.0
     worst: float = 0.01
     rare: float = 1.0
+    decoded_from: int | None = None
 
 
 class DeltaTokenizer(Tokenizer):
@@ -85,6 +89,7 @@ class DeltaTokenizer(Tokenizer):
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
         if config.rare < 1:
             raise BadInput(f"agent.tokenizer.rare={config.rare} was given; give 1 (all changes count alike) or more.")
+        check_decoded_from("agent.tokenizer", config.decoded_from)
         if config.rare > 1:
             self.register_buffer("changes", torch.ones(spaces.size, spaces.size))
         self.apply(initialize_like_gpt)
@@ -125,6 +130,23 @@ class DeltaTokenizer(Tokenizer):
         frames, actions = segment.frames[:, :-1].flatten(0, 1), segment.actions[:, :-1].flatten(0, 1)
         return self.decode(frames, actions, self.tokens_of(segment).flatten(0, 1)).unflatten(0, segment.frames[:, 1:].shape[:2])
 
+    @torch.no_grad()
+    def as_in_a_dream(self, segment: Segment, tokens: Tensor, first: int | None) -> tuple[Tensor, Tensor]:
+        """A segment [B, T] whose frames from `first` on are decoded, each of the one before it: what a dream would show of what happened.
+
+        tokens: [B, T − 1, K] that led to them; first: null: none is -> frames [B, T, C, H, W] uint8, views [B, T, C, h, w]
+        """
+        steps = segment.mask.shape[1]
+        real = min(first or steps, steps)
+        frames = list(segment.frames[:, :real].unbind(dim=1))
+        views = list(self.view(segment.frames[:, :real].flatten(0, 1)).unflatten(0, (-1, real)).unbind(dim=1))
+        for t in range(real, steps):
+            decoded = self.decode(frames[-1], segment.actions[:, t - 1], tokens[:, t - 1], views[-1])
+            # Padding leads nowhere: what follows it is an episode's first frame, or padding.
+            frames.append(torch.where(segment.mask[:, t - 1, None, None, None], decoded, segment.frames[:, t]))
+            views.append(self.view(frames[-1]))
+        return torch.stack(frames, dim=1), torch.stack(views, dim=1)
+
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens: [N, K] int64 -> what the decoder sees of them, [N, K, cell]."""
         return self.from_code(self.quantizer.lookup(tokens))
@@ -164,7 +186,10 @@ class DeltaTokenizer(Tokenizer):
         actions, real = segment.actions[:, :-1].flatten(0, 1), segment.mask[:, :-1].flatten()
 
         quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
-        difference = self.reconstruct(frames, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
+        seen = frames
+        if c.decoded_from:
+            seen = self.as_in_a_dream(segment, self.tokens_of(segment), c.decoded_from)[0][:, :-1].flatten(0, 1)
+        difference = self.reconstruct(seen, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
         absolute = difference.float().abs().flatten(1)
         counts = self.counts(frames, next_frames, real) if c.rare > 1 else 1.0
         losses = {
@@ -186,3 +211,9 @@ class DeltaTokenizer(Tokenizer):
             self.changes.lerp_(share, 0.01)
         counts = torch.where(changed, (1 / self.changes).clamp(max=self.config.rare), 1.0)
         return (counts / counts.mean()).unsqueeze(1).expand_as(frames).flatten(1)
+
+
+def check_decoded_from(part: str, frame: int | None) -> None:
+    """Raises BadInput if a dream cannot start there."""
+    if frame is not None and frame < 1:
+        raise BadInput(f"{part}.decoded_from={frame} was given; give 1 or more, as a dream starts from a real frame.")

@@ -17,7 +17,7 @@ from agent.nets.initialization import initialize_like_gpt
 from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places
 from agent.segment import Segment
-from agent.tokenizers.delta import DeltaTokenizer
+from agent.tokenizers.delta import DeltaTokenizer, check_decoded_from
 from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld, WorldState, at
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -63,8 +63,7 @@ class DeltaDynamics(TokenDynamics):
         codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
         if config.fused and not config.i_token:
             raise BadInput("agent.dynamics.fused=true and i_token=false were given, and there is nothing to add; leave out one of them.")
-        if config.decoded_from is not None and config.decoded_from < 1:
-            raise BadInput(f"agent.dynamics.decoded_from={config.decoded_from} was given; give 1 or more, as a dream starts from a real frame.")
+        check_decoded_from("agent.dynamics", config.decoded_from)
         self.action_place = int(config.i_token and not config.fused)  # in a step
         self.positions_per_step = self.action_place + 1 + self.tokens
         width = config.transformer.width
@@ -170,29 +169,17 @@ class DeltaWorld(TokenWorld[DeltaTokenizer, DeltaDynamics, DeltaMoment]):
     def dynamics_loss(self, segment: Segment) -> dict[str, Tensor]:
         with torch.no_grad():
             tokens = self.tokenizer.tokens_of(segment)
-            frames = self.as_in_a_dream(segment, tokens)
-        return self.dynamics.loss(segment, tokens, frames)
+            seen = self.seen(segment, tokens)
+        return self.dynamics.loss(segment, tokens, seen)
 
-    def as_in_a_dream(self, segment: Segment, tokens: Tensor) -> Tensor:
-        """What the dynamics sees of a segment [B, T] when it learns: from `decoded_from` on, frames that are decoded.
-
-        tokens: [B, T − 1, K] that led to them -> [B, T, ...], as in `DeltaDynamics.embed_frames`
-        """
-        steps = segment.mask.shape[1]
-        real = min(self.dynamics.config.decoded_from or steps, steps)
-        seen = self.seen(segment.frames[:, :real])
-        frames, decoded = segment.frames[:, real - 1], [seen]
-        for t in range(real, steps):
-            view = decoded[-1][:, -1] if self.dynamics.config.shared else None
-            frames = self.tokenizer.decode(frames, segment.actions[:, t - 1], tokens[:, t - 1], view)
-            # Padding leads nowhere: what follows it is an episode's first frame, or padding.
-            frames = torch.where(segment.mask[:, t - 1, None, None, None], frames, segment.frames[:, t])
-            decoded.append(self.seen(frames).unsqueeze(1))
-        return torch.cat(decoded, dim=1)
-
-    def seen(self, frames: Tensor) -> Tensor:
-        """What the dynamics sees of them. [..., C, H, W] uint8 -> themselves, or their views, [..., C, h, w]."""
-        return self.views(frames) if self.dynamics.config.shared else frames
+    def seen(self, segment: Segment, tokens: Tensor) -> Tensor:
+        """What the dynamics sees of a segment [B, T] when it learns. tokens: [B, T − 1, K] that led to its frames -> [B, T, ...], as in
+        `DeltaDynamics.embed_frames`"""
+        shared, first = self.dynamics.config.shared, self.dynamics.config.decoded_from
+        if first is None:
+            return self.views(segment.frames) if shared else segment.frames
+        frames, views = self.tokenizer.as_in_a_dream(segment, tokens, first)
+        return views if shared else frames
 
     def views(self, frames: Tensor) -> Tensor:
         """[..., C, H, W] uint8 -> what the dynamics shares of the tokenizer's view, [..., C, h, w], or nothing, [..., 0]."""

@@ -236,7 +236,7 @@ def test_decoded_frames_are_learned_from_as_a_dream_shows_them(real: int, change
     agent, steps = make_agent(decoded_from=real, **change), 6
     segment = random_segment(3, steps)[1:2]
     tokens = agent.tokenizer.tokens_of(segment)
-    output = agent.dynamics(agent.world.as_in_a_dream(segment, tokens), segment.actions, tokens)
+    output = agent.dynamics(agent.world.seen(segment, tokens), segment.actions, tokens)
     dreamt = run(agent, agent.world.start(segment[:, :real]), segment.actions[:, real - 1 : -1], tokens[:, real - 1 :])
     _, token_logits, end_logits, rewards, _ = dreamt
     assert close(token_logits, output.tokens[:, real - 1 :])
@@ -250,12 +250,12 @@ def test_an_episode_that_begins_later_is_decoded_from_its_first_frame() -> None:
     segment = random_segment(2, 4)
     segment.mask[0] = torch.tensor([False, False, True, True])
     tokens = agent.tokenizer.tokens_of(segment)
-    seen = agent.world.as_in_a_dream(segment, tokens)
+    seen = agent.world.seen(segment, tokens)
     assert torch.equal(seen[0, 2], segment.frames[0, 2])
     assert torch.equal(seen[0, 3], agent.tokenizer.decode(segment.frames[:1, 2], segment.actions[:1, 2], tokens[:1, 2])[0])
-    assert torch.equal(agent.world.as_in_a_dream(segment[:, :1], tokens[:, :0]), segment.frames[:, :1])
+    assert torch.equal(agent.world.seen(segment[:, :1], tokens[:, :0]), segment.frames[:, :1])
     agent.dynamics.config.decoded_from = 4
-    assert torch.equal(agent.world.as_in_a_dream(segment, tokens), segment.frames)
+    assert torch.equal(agent.world.seen(segment, tokens), segment.frames)
 
 
 def test_a_full_context_is_dropped_and_goes_on_from_the_newest_frame(agent: Agent) -> None:

@@ -112,6 +112,21 @@ def test_the_loss_against_a_loop_over_real_transitions() -> None:
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_decoder_learns_from_what_it_decoded_itself() -> None:
+    """From the second frame on, but not across padding; what the encoder sees is real."""
+    tokenizer, segment = make(l1=0.0, l2=1.0, worst=0.0, decoded_from=2), padded_segment()
+    tokens, errors = tokenizer.tokens_of(segment), []
+    for b in range(3):
+        frame = segment.frames[b, :1]
+        for t in range(5):
+            action, token, following = segment.actions[b, t : t + 1], tokens[b, t : t + 1], segment.frames[b, t + 1 : t + 2]
+            if segment.mask[b, t]:
+                errors.append((tokenizer.reconstruct(frame, action, tokenizer.embed(token)) - following / 255).square().mean())
+            frame = tokenizer.decode(frame, action, token) if t + 1 >= 2 and segment.mask[b, t] else following
+    assert tokenizer.loss(segment)["reconstruction_l2"].item() == pytest.approx(sum(errors).item() / len(errors), rel=1e-4)
+    assert tokenizer.loss(segment)["reconstruction_l2"] != make(l1=0.0, l2=1.0, worst=0.0).loss(segment)["reconstruction_l2"]
+
+
 def test_errors_of_rare_changes_count_more() -> None:
     """As many times as steps it takes to change once, but at most `rare` times; all pixels' mean is 1."""
     tokenizer, segment = make(rare=5.0, l1=1.0), padded_segment()
@@ -190,6 +205,8 @@ def test_misfits_are_refused() -> None:
         make(tokens=32)
     with pytest.raises(BadInput, match="3 tokens do not tile"):
         make(tokens=3)
+    with pytest.raises(BadInput, match="agent.tokenizer.decoded_from=0 was given"):
+        make(decoded_from=0)
     with pytest.raises(BadInput, match="rare=0.5 was given"):
         make(rare=0.5)
     frame_conv = small_config().tokenizer.conv
