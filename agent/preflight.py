@@ -9,6 +9,7 @@ from agent.config import TrainConfig
 from agent.nets.heads import TwoHot
 from agent.parts import steps_to_collect
 from agent.pictures import strip, to_rgb
+from agent.progress import duration
 from agent.replay import Replay
 from envs.errors import BadInput
 from envs.preflight import Trial
@@ -54,12 +55,6 @@ def rewards(trial: Trial, code: str) -> str:
     }[code]
     nonzero = (trial.rewards != 0).mean()
     return f"{trial.rewards.min():.4g} to {trial.rewards.max():.4g}, {nonzero:.0%} of them not 0; {coded} (agent.dynamics.reward={code})"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 
 
 def problems(config: TrainConfig, trial: Trial, spaces: Spaces) -> list[str]:

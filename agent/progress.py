@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal or into a file."""
+"""Progress bars, on a terminal or into a file; and how long something takes, in words."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def progress(description: str, total: int, unit: str, initial: int = 0, leave: b
     if sys.stderr.isatty():
         return tqdm(**shown)
     return tqdm(**shown, file=_Lines(), mininterval=SECONDS, delay=SECONDS, position=0, ncols=100)
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"

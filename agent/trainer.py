@@ -30,7 +30,7 @@ from agent.learner import Averages, NonFinite
 from agent.logger import Logger
 from agent.parts import PARTS, make_learner, schedule_of, time_update, total_updates, window
 from agent.previews import pictures, write_dream, write_episode
-from agent.progress import progress
+from agent.progress import duration, progress
 from agent.random_states import get_random_state, set_random_state
 from agent.replay import Draw, Replay, check_rows
 from agent.results import describe_evaluation, result_path, write_result
@@ -368,14 +368,6 @@ class Trainer:
 
     def bar(self, name: str, total: int, unit: str, done: int = 0) -> tqdm:
         return progress(f"epoch {self.epoch} {name}", total, unit, done)
-
-
-def duration(seconds: float) -> str:
-    """For people."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def episode_metrics(episodes: list[Episode]) -> dict[str, float]:

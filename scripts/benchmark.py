@@ -38,6 +38,7 @@ from agent.feeding import Feed
 from agent.learner import Learner
 from agent.multirun import expand
 from agent.parts import PARTS, count_costs, make_learner, noise, steps_to_collect, synchronize, total_flop, total_updates, window
+from agent.progress import duration
 from agent.replay import Replay, ReplayConfig
 from agent.run import spaces_of
 from agent.segment import Segment
@@ -298,7 +299,7 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
             "hours": part_hours, "share_waiting": waited, "modes": rows,
         }  # fmt: skip
         print(
-            f"{part:<10} {updates:,} updates as training would run them: {part_hours:.2f} hours, "
+            f"{part:<10} {updates:,} updates as training would run them: {duration(3600 * part_hours)}, "
             f"{part_flop / 1e15:.3g} PFLOP ({part_flop / max(total, 1):.0%}); waits for data {waited:.1%} of the time"
         )
     collect = config.collect
@@ -321,11 +322,11 @@ def benchmark(config: BenchmarkConfig, overrides: list[str]) -> dict[str, Any]:
     )
     print(
         f"environment steps: {steps:,}; {played['random']:.0f} a second at random, {played['policy']:.0f} with the policy "
-        f"({playing:.2f} hours)"
+        f"({duration(3600 * playing)})"
     )
     print(
         f"peak memory {result['peak_memory_gb']:.2f} GB; the whole experiment, evaluation aside: "
-        f"{result['hours']:.2f} hours, {result['petaflop']:.3g} PFLOP"
+        f"{duration(3600 * result['hours'])}, {result['petaflop']:.3g} PFLOP"
     )
     if config.roofline:
         bandwidth = memory_bandwidth(device, config.seconds / 4)
@@ -393,7 +394,7 @@ def estimate_cards(config: BenchmarkConfig) -> dict[str, Any]:
             seconds = sum(row[part]["compiled"] * total_updates(config, part) for part in PARTS) / 1e3
             result["cards"][f"{name} {precision}"] = row | {"hours_of_updates": seconds / 3600}
             parts = "  ".join(f"{part} {' /'.join(f'{ms:6.1f}' for ms in row[part].values())}" for part in PARTS)
-            print(f"{name:<9} {precision}  {parts}  all updates, at best {seconds / 3600:.1f} hours")
+            print(f"{name:<9} {precision}  {parts}  all updates, at best {duration(seconds)}")
     result["recorded"] = {
         part: {
             "operations": len(ops), "tflop": sum(o.flop for o in ops) / 1e12, "gigabytes": sum(o.bytes for o in ops) / 1e9,

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agent import progress as module
-from agent.progress import progress
+from agent.progress import duration, progress
 
 
 @pytest.fixture
@@ -61,3 +61,8 @@ def test_on_a_terminal(monkeypatch):
     with progress("collect", 10, "step") as bar:
         bar.update(10)
     assert "\rcollect:" in sys.stderr.getvalue()
+
+
+def test_durations():
+    said = [duration(s) for s in (0.94, 119, 120, 600, 7199, 7200, 4e6)]
+    assert said == ["0.9 seconds", "119.0 seconds", "2.0 minutes", "10.0 minutes", "120.0 minutes", "2.0 hours", "1,111.1 hours"]
