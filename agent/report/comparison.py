@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.report.runs import Point, Run
-from agent.report.tables import grouped, interval, mean_and_deviation, several, table
+from agent.report.runs import Point, Run, shown
+from agent.report.tables import cell, grouped, interval, mean_and_deviation, several, table
 from envs.aggregates import Estimate
 
 
@@ -18,7 +18,7 @@ def comparison(runs: list[Run], minutes: float) -> list[str]:
     """
     parts = [f"## After {minutes:g} minutes"]
     for (experiment, environment), group in grouped(runs, lambda run: (run.experiment, run.environment)).items():
-        parts += [f"### {experiment}, {environment}", table_of(group, minutes)]
+        parts += [f"### {cell(f'{experiment}, {environment}')}", table_of(group, minutes)]
     return parts
 
 
@@ -38,7 +38,7 @@ def table_of(runs: list[Run], minutes: float) -> str:
         rows.append((np.mean([point.score for point in points]), row))
     ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
     text = table(["settings", "seeds", "minutes", "environment steps", "return (one seed: 95 %; several: ± deviation)"], ordered)
-    left_out = [f"- `{run.folder}`: no evaluation by then." for run in runs if not last_within(run, minutes)]
+    left_out = [f"- `{run.folder}`: {why_not(run)}." for run in runs if not last_within(run, minutes)]
     return "\n\n".join([text, *(["\n".join(left_out)] if left_out else [])])
 
 
@@ -47,16 +47,21 @@ def last_within(run: Run, minutes: float) -> Point | None:
     return max((point for point in run.points if 0 < point.minutes <= minutes), key=lambda point: point.minutes, default=None)
 
 
-def most_common(runs: list[Run]) -> dict[str, Any]:
-    """Of each setting that all have the value that most have; of as many the first."""
-    names = [name for name in runs[0].settings if all(name in run.settings for run in runs)] if runs else []
+def why_not(run: Run) -> str:
+    """Why it cannot be compared."""
+    return "its log tells no time" if run.points and not run.points[-1].minutes else "no evaluation by then"
+
+
+def most_common(runs: list[Run]) -> dict[str, str]:
+    """Of each setting that any has the value that most have, as it is printed; of as many the first."""
     common = {}
-    for name in names:
-        values = [run.settings[name] for run in runs]
+    for name in dict.fromkeys(name for run in runs for name in run.settings):
+        values = [shown(run.settings, name) for run in runs]
         common[name] = max(values, key=values.count)
     return common
 
 
-def difference(settings: dict[str, Any], common: dict[str, Any]) -> str:
-    """The settings that are not as usual, as one would give them."""
-    return " ".join(f"{name.strip('.')}={settings[name]}" for name in common if settings[name] != common[name])
+def difference(settings: dict[str, Any], common: dict[str, str]) -> str:
+    """The settings that are not as usual."""
+    own = {name: shown(settings, name) for name in common}
+    return " ".join(f"{name.strip('.')}={own[name]}" for name in common if own[name] != common[name])

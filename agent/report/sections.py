@@ -206,7 +206,7 @@ def seeds(section: Section) -> None:
     for run in section.runs:
         if saved := run.evaluation:
             random = run.random and interval(mean_return(run.random), 2)
-            minutes = f"{run.points[-1].minutes:.0f}" if run.points and run.points[-1].minutes else NONE
+            minutes = next((f"{point.minutes:.0f}" for point in run.points if point.epoch == saved.epoch and point.minutes), NONE)
             rows.append([str(run.seed), str(saved.steps), minutes, interval(mean_return(saved), 2), random or NONE])
     if rows:
         section.parts.append("Mean return of each seed's episodes, with its 95 % interval (bootstrap over episodes).")

@@ -31,8 +31,8 @@ class DeltaTokenizerConfig(TokenizerConfig):
                      a decoder that starts from a copy is sharp after hundreds of updates, not thousands
     l1, l2, worst:   weights of the reconstruction terms
     rare:            where a pixel changes, its errors count as many times as steps it takes to change once on average, but at most
-                     so many times: a number that changes once in a hundred steps is drawn before a cow that moves at each. 1, as
-                     published: all count once
+                     so many times: a number that changes once in a hundred steps is drawn before a cow that moves at each. On average
+                     errors count once, those of `worst` always. 1, as published: all do
     decoded_from:    of a sequence that is learned from, the decoder sees the frames from this one on, counted from 0, as it decodes
                      them itself, each of the one before, without gradient: it learns to mend in a dream what it did wrong a step before
                      (the pushforward trick of Brandstetter et al. 2022). null, as published: all frames are real
@@ -188,7 +188,8 @@ class DeltaTokenizer(Tokenizer):
         quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
         seen = frames
         if c.decoded_from:
-            seen = self.as_in_a_dream(segment, self.tokens_of(segment), c.decoded_from)[0][:, :-1].flatten(0, 1)
+            tokens = quantized.tokens.unflatten(0, (-1, segment.mask.shape[1] - 1))
+            seen = self.as_in_a_dream(segment[:, :-1], tokens[:, :-1], c.decoded_from)[0].flatten(0, 1)
         difference = self.reconstruct(seen, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
         absolute = difference.float().abs().flatten(1)
         counts = self.counts(frames, next_frames, real) if c.rare > 1 else 1.0
@@ -201,7 +202,7 @@ class DeltaTokenizer(Tokenizer):
         return {"loss": sum(losses.values()), **losses}
 
     def counts(self, frames: Tensor, next_frames: Tensor, real: Tensor) -> Tensor:
-        """How many times each error counts, their mean 1. frames, next_frames: [N, C, H, W] uint8; real: [N] bool -> [N, C H W] float32
+        """How many times each error counts, over real transitions 1 on average. frames, next_frames: [N, C, H, W] uint8; real: [N] bool -> [N, C H W] float32
 
         In training mode the record of how often each pixel changes moves towards these, by a hundredth.
         """
@@ -210,7 +211,7 @@ class DeltaTokenizer(Tokenizer):
             share = (changed & real[:, None, None]).sum(dim=0) / real.sum().clamp(min=1)
             self.changes.lerp_(share, 0.01)
         counts = torch.where(changed, (1 / self.changes).clamp(max=self.config.rare), 1.0)
-        return (counts / counts.mean()).unsqueeze(1).expand_as(frames).flatten(1)
+        return (counts / masked_mean(counts.mean(dim=(1, 2)), real)).unsqueeze(1).expand_as(frames).flatten(1)
 
 
 def check_decoded_from(part: str, frame: int | None) -> None:

@@ -270,16 +270,26 @@ def test_runs_are_compared_after_the_same_time(tmp_path: Path):
     ]
     assert rows(text, "agent.k=1") == [["agent.k=1", "1", "20.5", "15", "3.00 [2.00, 4.00]"]]
     assert text.index("| agent.k=1 ") < text.index("| as most of them")  # the best first
-    for name in ("slow", "old"):
-        assert f"- `{tmp_path / name}`: no evaluation by then." in text
+    assert f"- `{tmp_path / 'slow'}`: no evaluation by then." in text
+    assert f"- `{tmp_path / 'old'}`: its log tells no time." in text
     assert "agent.k=2" not in text.split("## catch")[0]
     assert "After" not in report(tmp_path)[0]
 
 
 def test_a_comparison_of_nothing(tmp_path: Path):
-    write_run(tmp_path / "run", None, 0, "catch", CATCH)
+    write_run(tmp_path / "run", None, 0, "catch\n# x", CATCH)
     text, _ = report(tmp_path, minutes=1.0)
-    assert f"- `{tmp_path / 'run'}`: no evaluation by then." in text
+    assert f"- `{tmp_path / 'run'}`: its log tells no time." in text and "\n# x" not in text
+
+
+def test_settings_that_some_runs_lack(tmp_path: Path):
+    """Those of an older version, or of another agent, do not hide what differs in the others."""
+    for name, agent in (("a", {"k": 4}), ("b", {"k": None}), ("c", {"k": 4}), ("old", {"wide": True})):
+        write_run(tmp_path / name, None, 0, "catch", CATCH, minutes=1, agent=agent)
+    text, _ = report(tmp_path, minutes=9.0)
+    assert rows(text, "as most of them")[0][1] == "2"
+    for label in ("agent.k=null", "agent.k=absent agent.wide=true"):
+        assert rows(text, label)[0][1] == "1"
 
 
 def test_curves_against_minutes(tmp_path: Path):
