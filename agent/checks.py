@@ -158,6 +158,13 @@ def check_config(config: TrainConfig) -> None:
             f"agent.actor_critic.burn_in={config.agent.actor_critic.burn_in} is more than the segment that the "
             f"dynamics learns from, dynamics.steps={steps}; give at most that."
         )
+    for part, seen in (("tokenizer", window(config, "tokenizer").steps - 1), ("dynamics", steps)):
+        first = getattr(getattr(config.agent, part), "decoded_from", None)
+        if first is not None and first >= seen:
+            raise BadInput(
+                f"agent.{part}.decoded_from={first} was given, and of {part}.steps={window(config, part).steps} frames {seen} are seen, counted from 0: none "
+                f"would be decoded; give less, more steps, or agent.{part}.decoded_from=null."
+            )
 
 
 def pick_device(name: str) -> torch.device:

@@ -95,6 +95,7 @@ class Trainer:
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
         self.feed = Feed(agent.device)
         self.seconds: dict[str, float] = {}
+        self.started, self.minutes_before = perf_counter(), 0.0
         self.epoch, self.place = 0, Place()
         self.stop: Callable[[], bool] = lambda: False
         self.best: dict[str, Any] = {"epoch": None, "return": None}
@@ -123,7 +124,7 @@ class Trainer:
             metrics = self.train_epoch()
             self.epoch, self.place = self.epoch + 1, Place("evaluate")
             self.warn(metrics)
-            self.log(metrics | self.breakdown())
+            self.log(metrics | self.breakdown() | {"minutes": self.minutes})
         last = self.epoch == self.config.epochs
         if self.epoch % self.config.evaluate_every == 0 or last:
             self.evaluate()
@@ -300,6 +301,7 @@ class Trainer:
             "random": random_state,
             "best": self.best,
             "place": self.place.state_dict(),
+            "minutes": self.minutes,
         }
         return checkpoint.save(
             self.folder, self.epoch, tensors, state, self.chunks, keep=self.config.keep, best=self.best["epoch"], paused=paused
@@ -334,6 +336,7 @@ class Trainer:
         self.epoch, self.best = saved.epoch, {name: saved.state["best"][name] for name in self.best}
         if "place" in saved.state:  # else the version that saved it stopped between epochs only
             self.place = Place.of(saved.state["place"])
+        self.minutes_before = float(saved.state.get("minutes", 0.0))
         set_random_state(saved.tensors["random"], saved.state["random"])
 
     def warn(self, metrics: dict[str, float]) -> None:
@@ -362,6 +365,11 @@ class Trainer:
         spent = {f"seconds/{what}": seconds for what, seconds in self.seconds.items()}
         self.seconds.clear()
         return spent
+
+    @property
+    def minutes(self) -> float:
+        """That the run has taken: its processes' time, compiling and evaluating included, but not what one did after its last save."""
+        return self.minutes_before + (perf_counter() - self.started) / 60
 
     def log(self, metrics: dict[str, float]) -> None:
         self.logger.log(metrics, step=self.replay.steps_added, epoch=self.epoch)

@@ -16,7 +16,7 @@ class ReportConfig:
     """runs: a folder; every folder below it, at any depth, with a config.yaml is a run
     output:  the folder to write the report into; null: <runs>/report
     mixed:   report runs together that were trained or evaluated by different protocols
-    minutes: also compare runs whose settings differ, each by its last evaluation within so many minutes of the run: an ablation table
+    minutes: compare instead runs whose settings differ, each by its last evaluation within so many minutes of the run: an ablation table
     """
 
     runs: str | None = None

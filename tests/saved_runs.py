@@ -39,7 +39,7 @@ def write_run(
     logger = make_logger(["csv"], folder, {})
     for i, (step, value) in enumerate(points.items(), start=1):
         bounds = {"evaluate/return_95_low": value - 1, "evaluate/return_95_high": value + 1}
-        time = {"seconds/collect": 30 * minutes, "seconds/policy": 30 * minutes, "seconds/sample": 7.0} if minutes else {}
+        time = {"minutes": i * minutes} if minutes else {}
         logger.log({"collect/return_mean": 0.5, "evaluate/return_mean": value, **bounds, **time}, step, epochs * i // len(points))
     logger.close()
     return folder

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.report.missing import one_per_seed
 from agent.report.runs import Point, Run, shown
 from agent.report.tables import cell, grouped, interval, mean_and_deviation, several, table
 from envs.aggregates import Estimate
@@ -18,38 +19,40 @@ def comparison(runs: list[Run], minutes: float) -> list[str]:
     """
     parts = [f"## After {minutes:g} minutes"]
     for (experiment, environment), group in grouped(runs, lambda run: (run.experiment, run.environment)).items():
-        parts += [f"### {cell(f'{experiment}, {environment}')}", table_of(group, minutes)]
+        parts += [f"### {cell(f'{experiment}, {environment}')}", *table_and_notes(group, minutes)]
     return parts
 
 
-def table_of(runs: list[Run], minutes: float) -> str:
+def table_and_notes(runs: list[Run], minutes: float) -> list[str]:
     """Of one experiment in one environment."""
-    reached = [(run, point) for run in runs if (point := last_within(run, minutes))]
-    common = most_common([run for run, _ in reached])
-    lines = grouped(reached, lambda pair: (pair[0].game, difference(pair[0].settings, common)))
-    rows = []
-    for (game, changes), pairs in lines.items():
-        points = [point for _, point in pairs]
-        score = mean_and_deviation([point.score for point in points])
-        if len(points) == 1:
-            score = interval(Estimate(points[0].score, points[0].low, points[0].high), 2)
-        took = np.mean([point.minutes for point in points])
-        row = [f"{game or ''} {changes}".strip() or "as most of them", str(len(points)), f"{took:.1f}", several(p.step for p in points), score]
-        rows.append((np.mean([point.score for point in points]), row))
+    points = {id(run): last_within(run, minutes) for run in runs}
+    reached = [run for run in runs if points[id(run)]]
+    common = most_common(reached)
+    rows, notes = [], [f"- `{run.folder}`: {why_not(run)}." for run in runs if not points[id(run)]]
+    for (game, changes), alike in grouped(reached, lambda run: (run.game, difference(run.settings, common))).items():
+        kept, twice = one_per_seed(alike)
+        notes += [f"- {note}" for note in twice]
+        evaluations = [points[id(run)] for run in kept]
+        score = mean_and_deviation([point.score for point in evaluations])
+        if len(kept) == 1:
+            score = interval(Estimate(*evaluations[0][-3:]), 2)
+        took = np.mean([point.minutes for point in evaluations])
+        steps = several(point.step for point in evaluations)
+        label = f"{game or ''} {changes}".strip() or "as most of them"
+        rows.append((np.mean([point.score for point in evaluations]), [label, str(len(kept)), f"{took:.1f}", steps, score]))
     ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
-    text = table(["settings", "seeds", "minutes", "environment steps", "return (one seed: 95 %; several: ± deviation)"], ordered)
-    left_out = [f"- `{run.folder}`: {why_not(run)}." for run in runs if not last_within(run, minutes)]
-    return "\n\n".join([text, *(["\n".join(left_out)] if left_out else [])])
+    header = ["settings", "seeds", "minutes", "environment steps", "return (one seed: 95 %; several: ± deviation)"]
+    return [table(header, ordered), *(["\n".join(notes)] if notes else [])]
 
 
 def last_within(run: Run, minutes: float) -> Point | None:
     """Its last evaluation by then."""
-    return max((point for point in run.points if 0 < point.minutes <= minutes), key=lambda point: point.minutes, default=None)
+    return max((point for point in run.points if point.minutes <= minutes), key=lambda point: point.minutes, default=None)
 
 
 def why_not(run: Run) -> str:
     """Why it cannot be compared."""
-    return "its log tells no time" if run.points and not run.points[-1].minutes else "no evaluation by then"
+    return "its log tells no time" if run.points and not run.timed else "no evaluation by then"
 
 
 def most_common(runs: list[Run]) -> dict[str, str]:

@@ -82,7 +82,8 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, f
             axes.axhline(published[name], color=COLORS[1], linewidth=1.0, linestyle="--")
         escaped = name.replace("$", r"\$")  # else it starts a formula
         axes.set_title(f"{escaped} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})", fontsize=9)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if steps[-1] >= 1000:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
         clean(axes)

@@ -46,25 +46,19 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "lengths": (list,),
 }
 
-# Settings that name a run or its machine, or are compared as its protocol: they may differ between seeds.
-OWN_SETTINGS = (
-    "experiment", "run", "resume", "sweep", "seed", "epochs", "env", "device", "precision", "learner",
-    "replay.storage", "evaluation", "final_episodes", "evaluate_every", "checkpoint_every", "keep", "damaged", "logger",
-)  # fmt: skip
-
+# Settings that name a run, or change nothing of what becomes of it.
+NAMES = ("experiment", "run", "resume", "sweep", "seed", "checkpoint_every", "keep", "damaged", "logger", "env.id", "env.game")
+# Settings of the machine, or that are compared as a run's protocol: these too may differ between seeds.
+MACHINE = ("epochs", "env", "device", "precision", "learner", "replay.storage", "evaluation", "final_episodes", "evaluate_every")
 
 # Bytes that are read: ours have some kilobytes, and a hundred for each episode.
 MOST_CONFIG, MOST_EVALUATION = 2**18, 16 * 2**20
 
 
-# Of the log's seconds, those that pass beside others.
-BESIDE = ("seconds/sample", "seconds/transfer")
-
-
 class Point(NamedTuple):
     """An evaluation during training, as the log has it.
 
-    minutes:   that the run had taken; epoch, step: that it had come to
+    minutes:   that the run had taken to learn so far; not a number where the log does not tell; epoch, step: that it had come to
     low, high: of the mean return's 95 % interval; the mean itself where the log has none
     """
 
@@ -121,7 +115,7 @@ class Run:
     game:        of Atari, else None
     epochs:      that it shall have
     reached:     that it has, as far as its log and its evaluation tell
-    settings:    dotted key -> value of what decides how it learns
+    settings:    dotted key -> value of all but its `NAMES`
     points:      evaluations in training
     evaluation, random: of the agent and of random actions: the latest epoch's with the most episodes
     agent:       what it is made of, "" for Δ-IRIS
@@ -150,6 +144,11 @@ class Run:
         """(environment steps, score). The last epochs learn without playing: of several evaluations at the same step the last
         one counts."""
         return list({point.step: point.score for point in self.points}.items())
+
+    @property
+    def timed(self) -> bool:
+        """Whether the log tells the time of all evaluations."""
+        return all(math.isfinite(point.minutes) for point in self.points)
 
     @property
     def environment(self) -> str:
@@ -232,8 +231,13 @@ def read_config(folder: Path) -> Run:
         game=env.get("game"),
         seed=config["seed"],
         epochs=config["epochs"],
-        settings={k: v for k, v in settings.items() if not k.startswith(tuple(f"{own}." for own in OWN_SETTINGS))},
+        settings={name: value for name, value in settings.items() if not is_of(NAMES, name)},
     )
+
+
+def is_of(groups: tuple[str, ...], name: str) -> bool:
+    """Whether a dotted setting is one of these, or below one."""
+    return name.startswith(tuple(f"{group}." for group in groups))
 
 
 def agent_of(settings: dict[str, Any]) -> str:
@@ -259,13 +263,11 @@ def read_results(run: Run) -> list[str]:
     except (OSError, ValueError, csv.Error) as error:
         left_out.append(f"{run.folder / 'metrics.csv'}: left out ({reason(error)}).")
         rows = []
-    minutes = 0.0
     for row in rows:
-        minutes += sum(value for name, value in row.items() if name.startswith("seconds/") and name not in BESIDE) / 60
         score = row.get("evaluate/return_mean", math.nan)
         if math.isfinite(score):
             bounds = (row.get(f"evaluate/return_95_{bound}", score) for bound in ("low", "high"))
-            run.points.append(Point(minutes, row["epoch"], row["step"], score, *bounds))
+            run.points.append(Point(row.get("minutes", math.nan), row["epoch"], row["step"], score, *bounds))
     found: dict[str, list[SavedEvaluation]] = {"agent": [], "random": []}
     for policy, evaluations in found.items():
         for path in sorted(run.folder.glob(f"evaluation_{policy}_*.json")):
@@ -372,6 +374,6 @@ def shown(choices: dict[str, Any], name: str) -> str:
 
 def settings_that_differ(runs: list[Run]) -> list[str]:
     """Names of the settings in which runs differ: averaged they would not be seeds of one thing."""
-    names = dict.fromkeys(name for run in runs for name in run.settings)
+    names = dict.fromkeys(name for run in runs for name in run.settings if not is_of(MACHINE, name))
     first = runs[0].settings
     return [name.strip(".") for name in names if any(run.settings.get(name) != first.get(name) for run in runs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,7 +207,7 @@ def seeds(section: Section) -> None:
     for run in section.runs:
         if saved := run.evaluation:
             random = run.random and interval(mean_return(run.random), 2)
-            minutes = next((f"{point.minutes:.0f}" for point in run.points if point.epoch == saved.epoch and point.minutes), NONE)
+            minutes = next((f"{point.minutes:.0f}" for point in run.points if point.epoch == saved.epoch and math.isfinite(point.minutes)), NONE)
             rows.append([str(run.seed), str(saved.steps), minutes, interval(mean_return(saved), 2), random or NONE])
     if rows:
         section.parts.append("Mean return of each seed's episodes, with its 95 % interval (bootstrap over episodes).")
@@ -245,7 +246,8 @@ def learning_curves(section: Section) -> None:
     caption = "Learning curves: evaluation during training, mean and range over seeds."
     curves = {name: [run.curve for run in seeds] for name, seeds in games.items()}
     section.add_figure(figures.draw_curves(curves, published, "environment steps"), "curves", caption)
-    if all(run.points[-1].minutes for run in runs):
+    if timed := [run for run in runs if run.timed]:
+        games = grouped(timed, lambda run: run.name)
         curves = {name: [[(point.minutes, point.score) for point in run.points] for run in seeds] for name, seeds in games.items()}
-        caption = "The same against the minutes that the run had taken."
+        caption = "The same against the minutes that the run had taken." + " Runs whose logs tell no time are left out." * (timed != runs)
         section.add_figure(figures.draw_curves(curves, published, "minutes"), "minutes", caption)

@@ -29,13 +29,13 @@ def write_report(runs: list[Run], left_out: list[str], output: Path, minutes: fl
     """Writes report.md, report.csv, aggregates.csv and the figures into the folder `output`.
 
     left_out: lines about what could not be read
-    minutes:  after which runs whose settings differ are compared, in a table before the others
+    minutes:  after which runs whose settings differ are compared, instead: in report.md alone
 
     Returns the tables and what is missing, for the screen. Raises BadInput if the folder cannot be written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        sections = make_sections(runs, output)
+        sections = [] if minutes else make_sections(runs, output)
         text = ["# Report"]
         if left_out:
             text.append("\n".join(f"- {cell(line)}" for line in left_out))
@@ -45,13 +45,15 @@ def write_report(runs: list[Run], left_out: list[str], output: Path, minutes: fl
             fill(section)
             text += [f"## {section.title}", *section.parts]
         files.write(output / "report.md", ("\n\n".join(text) + "\n").encode())
+        if minutes:
+            return "\n\n".join(compared)
         rows = [run_row(run) for section in sections for run in section.runs]
         write_csv(output / "report.csv", RUN_COLUMNS, rows)
         numbers = [row for section in sections for row in section.numbers]
         write_csv(output / "aggregates.csv", AGGREGATE_COLUMNS, numbers)
     except OSError as error:
         raise BadInput(f"output={output} cannot be written ({error.strerror}); give another output=<folder>.") from error
-    return "\n\n".join([*compared, *(part for section in sections for part in (section.title, *section.screen))])
+    return "\n\n".join(part for section in sections for part in (section.title, *section.screen))
 
 
 def make_sections(runs: list[Run], output: Path) -> list[Section]:

@@ -87,9 +87,6 @@ class DeltaTokenizer(Tokenizer):
         self.from_code = nn.Linear(config.quantizer.vector_dim, cell)
         latent = config.frame_latent + config.action * config.action_channels + config.latent
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
-        if config.rare < 1:
-            raise BadInput(f"agent.tokenizer.rare={config.rare} was given; give 1 (all changes count alike) or more.")
-        check_decoded_from("agent.tokenizer", config.decoded_from)
         if config.rare > 1:
             self.register_buffer("changes", torch.ones(spaces.size, spaces.size))
         self.apply(initialize_like_gpt)
@@ -131,13 +128,13 @@ class DeltaTokenizer(Tokenizer):
         return self.decode(frames, actions, self.tokens_of(segment).flatten(0, 1)).unflatten(0, segment.frames[:, 1:].shape[:2])
 
     @torch.no_grad()
-    def as_in_a_dream(self, segment: Segment, tokens: Tensor, first: int | None) -> tuple[Tensor, Tensor]:
+    def as_in_a_dream(self, segment: Segment, tokens: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """A segment [B, T] whose frames from `first` on are decoded, each of the one before it: what a dream would show of what happened.
 
-        tokens: [B, T − 1, K] that led to them; first: null: none is -> frames [B, T, C, H, W] uint8, views [B, T, C, h, w]
+        tokens: [B, T − 1, K] that led to them -> frames [B, T, C, H, W] uint8, views [B, T, C, h, w]
         """
         steps = segment.mask.shape[1]
-        real = min(first or steps, steps)
+        real = min(first, steps)
         frames = list(segment.frames[:, :real].unbind(dim=1))
         views = list(self.view(segment.frames[:, :real].flatten(0, 1)).unflatten(0, (-1, real)).unbind(dim=1))
         for t in range(real, steps):
@@ -212,9 +209,3 @@ class DeltaTokenizer(Tokenizer):
             self.changes.lerp_(share, 0.01)
         counts = torch.where(changed, (1 / self.changes).clamp(max=self.config.rare), 1.0)
         return (counts / masked_mean(counts.mean(dim=(1, 2)), real)).unsqueeze(1).expand_as(frames).flatten(1)
-
-
-def check_decoded_from(part: str, frame: int | None) -> None:
-    """Raises BadInput if a dream cannot start there."""
-    if frame is not None and frame < 1:
-        raise BadInput(f"{part}.decoded_from={frame} was given; give 1 or more, as a dream starts from a real frame.")

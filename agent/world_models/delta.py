@@ -17,7 +17,7 @@ from agent.nets.initialization import initialize_like_gpt
 from agent.nets.repeated import repeated
 from agent.nets.transformer import Cache, CausalTransformer, OwnPlaces, Places
 from agent.segment import Segment
-from agent.tokenizers.delta import DeltaTokenizer, check_decoded_from
+from agent.tokenizers.delta import DeltaTokenizer
 from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, TokenDynamicsConfig, TokenWorld, WorldState, at
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -35,7 +35,7 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
     fused:   whether the I-token is added to the action's input instead of standing before it: what an action leads to depends on both, and
              attention need not find the one first; a position less a step. Not as published
     decoded_from: of a sequence that is learned from, the frames from this one on, counted from 0, are the decoder's, each of the one
-             before it: what a dream would show of what happened. So rewards, ends and tokens are learned where they will be
+             before it: what a dream would show of what happened. (An episode that begins later starts from one real frame.) So rewards, ends and tokens are learned where they will be
              predicted; what a decoder does not draw can be learned from what came before. null, as published: all frames are real
     """
 
@@ -61,9 +61,10 @@ class DeltaDynamics(TokenDynamics):
     def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, tokenizer: DeltaTokenizer) -> None:
         super().__init__(config)
         codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
-        if config.fused and not config.i_token:
-            raise BadInput("agent.dynamics.fused=true and i_token=false were given, and there is nothing to add; leave out one of them.")
-        check_decoded_from("agent.dynamics", config.decoded_from)
+        for option in ("fused", "decoded_from"):
+            if getattr(config, option) and not config.i_token:
+                given = f"{option}={str(getattr(config, option)).lower()}"
+                raise BadInput(f"agent.dynamics.{given} and i_token=false were given, and no frame is seen; leave out one of them.")
         self.action_place = int(config.i_token and not config.fused)  # in a step
         self.positions_per_step = self.action_place + 1 + self.tokens
         width = config.transformer.width

@@ -208,10 +208,6 @@ def test_misfits_are_refused() -> None:
         make(tokens=32)
     with pytest.raises(BadInput, match="3 tokens do not tile"):
         make(tokens=3)
-    with pytest.raises(BadInput, match="agent.tokenizer.decoded_from=0 was given"):
-        make(decoded_from=0)
-    with pytest.raises(BadInput, match="rare=0.5 was given"):
-        make(rare=0.5)
     frame_conv = small_config().tokenizer.conv
     frame_conv.down = [1, 0]
     with pytest.raises(BadInput, match="conv gives 4×4 maps and frame_conv 8×8"):

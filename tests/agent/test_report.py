@@ -272,7 +272,7 @@ def test_runs_are_compared_after_the_same_time(tmp_path: Path):
     assert text.index("| agent.k=1 ") < text.index("| as most of them")  # the best first
     assert f"- `{tmp_path / 'slow'}`: no evaluation by then." in text
     assert f"- `{tmp_path / 'old'}`: its log tells no time." in text
-    assert "agent.k=2" not in text.split("## catch")[0]
+    assert "agent.k=2" not in text and "Protocol" not in text  # nothing is averaged over settings
     assert "After" not in report(tmp_path)[0]
 
 
@@ -282,10 +282,19 @@ def test_a_comparison_of_nothing(tmp_path: Path):
     assert f"- `{tmp_path / 'run'}`: its log tells no time." in text and "\n# x" not in text
 
 
+def test_how_it_ran_and_runs_of_one_seed_are_told_apart(tmp_path: Path):
+    """A comparison at equal time is one of machines too; two runs of a seed are no two seeds."""
+    for name, learner in (("a", "eager"), ("b", "eager"), ("c", "compiled")):
+        write_run(tmp_path / name, None, 0, "catch", CATCH, minutes=1, learner={"mode": learner}, logger=[name])
+    text, _ = report(tmp_path, minutes=9.0)
+    assert rows(text, "as most of them")[0][1] == "1" and rows(text, "learner.mode=\"compiled\"")[0][1] == "1"
+    assert f"Left out: `{tmp_path / 'b'}`" in text
+
+
 def test_settings_that_some_runs_lack(tmp_path: Path):
     """Those of an older version, or of another agent, do not hide what differs in the others."""
-    for name, agent in (("a", {"k": 4}), ("b", {"k": None}), ("c", {"k": 4}), ("old", {"wide": True})):
-        write_run(tmp_path / name, None, 0, "catch", CATCH, minutes=1, agent=agent)
+    for seed, (name, agent) in enumerate((("a", {"k": 4}), ("b", {"k": None}), ("c", {"k": 4}), ("old", {"wide": True}))):
+        write_run(tmp_path / name, None, seed, "catch", CATCH, minutes=1, agent=agent)
     text, _ = report(tmp_path, minutes=9.0)
     assert rows(text, "as most of them")[0][1] == "2"
     for label in ("agent.k=null", "agent.k=absent agent.wide=true"):
@@ -293,9 +302,13 @@ def test_settings_that_some_runs_lack(tmp_path: Path):
 
 
 def test_curves_against_minutes(tmp_path: Path):
-    """Where all logs tell the time; what passes beside other things is not counted."""
+    """Of the runs whose logs tell the time; how many were left out is said."""
     write_run(tmp_path / "run", None, 0, "catch", CATCH, curve={10: 0.0, 20: 1.0}, minutes=10)
     assert [point.minutes for point in find_runs(tmp_path)[0][0].points] == [10, 20]
     text, _ = report(tmp_path)
     check_figures(tmp_path / "report", {"catch_curves", "catch_minutes"})
-    assert "minutes" in (tmp_path / "report" / "catch_minutes.svg").read_text()
+    svg = (tmp_path / "report" / "catch_minutes.svg").read_text()
+    assert "minutes" in svg and "(1 seed)" in svg and "left out" not in text
+    write_run(tmp_path / "old", None, 1, "catch", CATCH, curve={10: 0.0, 20: 1.0})
+    text, _ = report(tmp_path)
+    assert "(1 seed)" in (tmp_path / "report" / "catch_minutes.svg").read_text() and "logs tell no time are left out" in text

@@ -74,6 +74,16 @@ def test_two_and_two_epochs_are_four(four, tmp_path, parallel):
     check_equal(four, folder)
 
 
+def test_minutes_go_on(two):
+    """Over epochs and over processes, and not while none runs."""
+    saved = checkpoint.load(two).state["minutes"]
+    before = [row["minutes"] for row in read_metrics(two / "metrics.csv")][:2]
+    assert 0 < before[0] < before[1] < saved
+    resume(two, "epochs=3")
+    *same, third = [row["minutes"] for row in read_metrics(two / "metrics.csv")]
+    assert same == before and saved < third < saved + 10
+
+
 class AskedAt(Stop):
     """As if a signal came when somebody looks for the n-th time."""
 

@@ -132,7 +132,7 @@ def test_every_metric(run, agent):
                   for what in ("updates", "frames")],
         "seconds": ["collect", "tokenizer", "dynamics", "policy", "wait", "sample", "transfer"],
     }  # fmt: skip
-    every_epoch = {f"{part}/{name}" for part, names in parts.items() for name in names} | {"memory_gb", "epoch", "step"}
+    every_epoch = {f"{part}/{name}" for part, names in parts.items() for name in names} | {"memory_gb", "minutes", "epoch", "step"}
     returns = ("mean", "95_low", "95_high", "median", "standard_error")
     evaluation = {"evaluate/length_mean"} | {f"evaluate/return_{name}" for name in returns}
     evaluation |= {"rates/evaluate_frames_per_second", "seconds/evaluate", "seconds/log"}

@@ -88,6 +88,8 @@ VALUES = {
     "agent.policy.conv.groups=3": ["groups=3", "multiple"],
     "agent.actor_critic.horizon=6": ["horizon=6", "context"],
     "agent.actor_critic.burn_in=6": ["burn_in=6", "dynamics.steps=5"],
+    "agent.dynamics.decoded_from=5": ["agent.dynamics.decoded_from=5", "dynamics.steps=5 frames 5 are seen"],
+    "agent.tokenizer.decoded_from=3": ["agent.tokenizer.decoded_from=3", "tokenizer.steps=4 frames 3 are seen"],
     "dynamics.steps=7": ["dynamics.steps=7", "agent.dynamics.context=6"],
     "agent.tokenizer.tokens=3": ["3 tokens", "tile"],
     "agent.tokenizer.tokens=64": ["64 tokens", "tile"],
