@@ -68,6 +68,7 @@ RANGES = {
     "agent.tokenizer.quantizer.revival_updates": NUMBER,
     "agent.tokenizer.quantizer.levels": Range(2, 1000, "2 to 1000 for each dimension"),
     "agent.tokenizer.quantizer.*": COUNT,
+    "agent.tokenizer.embedding_std": POSITIVE,
     "agent.tokenizer.l1": WEIGHT,
     "agent.tokenizer.l2": WEIGHT,
     "agent.tokenizer.worst": WEIGHT,
@@ -158,13 +159,12 @@ def check_config(config: TrainConfig) -> None:
             f"agent.actor_critic.burn_in={config.agent.actor_critic.burn_in} is more than the segment that the "
             f"dynamics learns from, dynamics.steps={steps}; give at most that."
         )
-    for part, seen in (("tokenizer", window(config, "tokenizer").steps - 1), ("dynamics", steps)):
-        first = getattr(getattr(config.agent, part), "decoded_from", None)
-        if first is not None and first >= seen:
-            raise BadInput(
-                f"agent.{part}.decoded_from={first} was given, and of {part}.steps={window(config, part).steps} frames {seen} are seen, counted from 0: none "
-                f"would be decoded; give less, more steps, or agent.{part}.decoded_from=null."
-            )
+    first = getattr(config.agent.dynamics, "decoded_from", None)
+    if first is not None and first >= steps:
+        raise BadInput(
+            f"agent.dynamics.decoded_from={first} was given, and the dynamics learns from dynamics.steps={steps} frames, counted from 0: none would be "
+            "decoded; give less, more steps, or agent.dynamics.decoded_from=null."
+        )
 
 
 def pick_device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ from envs.errors import BadInput
 
 MODES = ("auto", "eager", "compiled", "captured")
 PRECISIONS = ("auto", "bf16", "fp32")
-WORTH_COMPILING = 1e15  # operations; what "auto" compiles for on a CPU: docs/performance.md
+WORTH_COMPILING = 2e14  # operations; what "auto" compiles for on a CPU: docs/performance.md
 WARM_UP = {"eager": 1, "compiled": 2, "captured": 3}  # calls until nothing is allocated, compiled or captured anew
 
 

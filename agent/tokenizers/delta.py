@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agent.nets.actions import ActionEmbedding
 from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames, token_grid
-from agent.nets.initialization import initialize_like_gpt
+from agent.nets.initialization import initialize_like_gpt, rescale
 from agent.quantizers.make import make_quantizer
 from agent.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from agent.segment import Segment, masked_mean
@@ -29,13 +29,12 @@ class DeltaTokenizerConfig(TokenizerConfig):
     action_channels: maps in which the decoder sees it
     residual:        whether the decoder's output, nothing at first, is added to the previous frame; not as published, but
                      a decoder that starts from a copy is sharp after hundreds of updates, not thousands
+    embedding_std:   of the weights that bring codes and actions to the networks, to begin with. 0.02, as published (GPT-2's), leaves them
+                     fifty times fainter than the frames beside them, and what an action does is learned late; 1: as loud
     l1, l2, worst:   weights of the reconstruction terms
     rare:            where a pixel changes, its errors count as many times as steps it takes to change once on average, but at most
                      so many times: a number that changes once in a hundred steps is drawn before a cow that moves at each. On average
                      errors count once, those of `worst` always. 1, as published: all do
-    decoded_from:    of a sequence that is learned from, the decoder sees the frames from this one on, counted from 0, as it decodes
-                     them itself, each of the one before, without gradient: it learns to mend in a dream what it did wrong a step before
-                     (the pushforward trick of Brandstetter et al. 2022). null, as published: all frames are real
     """
 
     kind: str = "delta"
@@ -47,11 +46,11 @@ class DeltaTokenizerConfig(TokenizerConfig):
     action: bool = True
     action_channels: int = 4
     residual: bool = False
+    embedding_std: float = 0.02
     l1: float = 0.1
     l2: float = 1.0
     worst: float = 0.01
     rare: float = 1.0
-    decoded_from: int | None = None
 
 
 class DeltaTokenizer(Tokenizer):
@@ -90,6 +89,8 @@ class DeltaTokenizer(Tokenizer):
         if config.rare > 1:
             self.register_buffer("changes", torch.ones(spaces.size, spaces.size))
         self.apply(initialize_like_gpt)
+        actions = [self.encoder_action, self.decoder_action] if config.action else []
+        rescale([self.from_code, *actions], config.embedding_std)
         if config.residual:  # a copy to begin with: unlearning noise first, it would not see small changes for long
             self.decoder.say_nothing()
 
@@ -183,11 +184,7 @@ class DeltaTokenizer(Tokenizer):
         actions, real = segment.actions[:, :-1].flatten(0, 1), segment.mask[:, :-1].flatten()
 
         quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
-        seen = frames
-        if c.decoded_from:
-            tokens = quantized.tokens.unflatten(0, (-1, segment.mask.shape[1] - 1))
-            seen = self.as_in_a_dream(segment[:, :-1], tokens[:, :-1], c.decoded_from)[0].flatten(0, 1)
-        difference = self.reconstruct(seen, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
+        difference = self.reconstruct(frames, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
         absolute = difference.float().abs().flatten(1)
         counts = self.counts(frames, next_frames, real) if c.rare > 1 else 1.0
         losses = {

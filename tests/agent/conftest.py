@@ -48,12 +48,16 @@ POLICIES: dict[str, PolicyConfig] = {
     "code_lstm": CodeLstmPolicyConfig(latent=4, hidden=16),
     "vit": VitPolicyConfig(layers=2, heads=2, width=16, mlp=16, dropout=0.2),
 }
-AGENTS = {"delta_iris": ("delta", "cnn_lstm"), "iris": ("frame", "cnn_lstm"), "dart": ("frame", "vit")}
+AGENTS = {"delta_iris": ("delta", "cnn_lstm"), "delta_light": ("delta_light", "code_lstm"), "iris": ("frame", "cnn_lstm"), "dart": ("frame", "vit")}
 
 
 def config_of(world: str, policy: str) -> AgentConfig:
     """As small, of any combination."""
     parts = small_config()
+    if world == "delta_light":
+        parts.tokenizer.rare, parts.tokenizer.residual, parts.tokenizer.embedding_std = 30.0, True, 1.0
+        dynamics = parts.dynamics
+        dynamics.shared, dynamics.fused, dynamics.latent, dynamics.decoded_from = True, True, 4, 2
     if world == "frame":
         conv = ConvConfig(base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1)  # 2×2 tokens
         parts.tokenizer = FrameTokenizerConfig(conv=conv, quantizer=QuantizerConfig(kind="vq", size=16, dim=8, commitment=1.0))

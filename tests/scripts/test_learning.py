@@ -81,3 +81,42 @@ def test_crafter_quick_learns_its_world(tmp_path):
     # Frames that training has not seen, in worlds that it has not seen.
     ours, copied = errors(*unseen(run, steps=1200, length=10))
     assert ours < 0.95 * copied
+
+
+TENTH = (  # of the preset's arithmetic
+    "epochs=4", "collect.first_steps=12_000", "collect.steps=1000", "tokenizer.first_updates=1800", "tokenizer.updates=100",
+    "dynamics.first_updates=1500", "dynamics.updates=100", "policy.first_updates=30", "policy.updates=30", "learner.mode=compiled",
+    "evaluate_every=4", "evaluation.episodes=16", "final_episodes=16",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_crafter_laptop_has_learned_after_a_tenth_of_its_time(tmp_path):
+    run = tmp_path / "run"
+    result = train("experiment=crafter_laptop", *TENTH, f"run={run}", cwd=tmp_path)
+    assert result.code == 0, result.err
+    agent, segments = unseen(run, steps=3000, length=16)
+    ours, copied = errors(agent, segments)
+    assert ours < copied / 2
+    for name, (loss, base_rate) in predictions(agent, segments).items():
+        assert loss < base_rate, name
+    most = math.log(17)
+    assert all(most / 10 < entropy < most for entropy in curve(run, "policy/entropy"))
+
+
+@torch.no_grad()
+def predictions(agent: Agent, segments: Segment) -> dict[str, tuple[float, float]]:
+    """Of tokens, reward and end the cross-entropy by the dynamics, and by how often each comes in these very segments: the
+    best that one distribution for all steps can do."""
+    losses, tokens = agent.dynamics_loss(segments), agent.tokenizer.tokens_of(segments)
+    weights, mask, dynamics = agent.config.dynamics, segments.mask, agent.dynamics
+    codes = torch.nn.functional.one_hot(tokens[mask[:, :-1]], agent.config.tokenizer.quantizer.num_codes).flatten(0, -2)
+    targets = {
+        "tokens": codes, "reward": dynamics.reward_code.encode(segments.rewards[mask]),
+        "end": torch.nn.functional.one_hot(segments.terminated[mask].long(), 2),
+    }  # fmt: skip
+    rates = {name: target.float().mean(dim=0) for name, target in targets.items()}
+    return {
+        name: (float(losses[name] / getattr(weights, f"{name}_weight")), float(-torch.special.xlogy(rate, rate).sum()))
+        for name, rate in rates.items()
+    }
