@@ -23,7 +23,7 @@ def test_experiments_have_their_environments():
     assert {name: experiment(name).env.id for name in EXPERIMENTS if name.startswith(("c", "atari"))} == {
         "atari100k": "deltadream/Atari-v0", "atari_quick": "deltadream/Atari-v0", "catch": "deltadream/Catch-v0",
         "crafter": "deltadream/Crafter-v1", "crafter_1m": "deltadream/Crafter-v1", "crafter_quick": "deltadream/Crafter-v1",
-        "crafter_laptop": "deltadream/Crafter-v1",
+        "crafter_laptop": "deltadream/Crafter-v1", "crafter_overnight": "deltadream/Crafter-v1", "crafter_gpu": "deltadream/Crafter-v1",
     }  # fmt: skip
     full, quick = experiment("atari100k").env, experiment("atari_quick").env
     assert full.kwargs == quick.kwargs and quick.game == "Pong"

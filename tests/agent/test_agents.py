@@ -21,7 +21,10 @@ from tests.tiny import OF_AGENT
 
 from .conftest import POLICIES, SPACES, config_of, random_segment
 
-EXPERIMENTS = ("crafter", "crafter_1m", "crafter_laptop", "crafter_quick", "atari100k", "atari_quick", "catch", "tiny", "small", "base")
+EXPERIMENTS = (
+    "crafter", "crafter_1m", "crafter_laptop", "crafter_overnight", "crafter_gpu", "crafter_quick",
+    "atari100k", "atari_quick", "catch", "tiny", "small", "base",
+)  # fmt: skip
 
 
 def make(world: str, policy: str) -> Agent:

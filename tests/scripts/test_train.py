@@ -66,7 +66,7 @@ def test_resume(finished: Path, tmp_path: Path):
 
 def test_help_and_cfg(tmp_path: Path):
     text = train("--help", cwd=tmp_path)
-    assert text.code == 0 and "catch, crafter, crafter_1m, crafter_laptop, crafter_quick" in text.out and "agent/config.py" in text.out
+    assert text.code == 0 and "catch, crafter, crafter_1m, crafter_gpu, crafter_laptop, crafter_overnight, crafter_quick" in text.out and "agent/config.py" in text.out
     config = train("experiment=catch", "--cfg", "job", cwd=tmp_path)
     assert config.code == 0 and "experiment: catch" in config.out
     assert list(tmp_path.iterdir()) == []
