@@ -162,8 +162,8 @@ def check_config(config: TrainConfig) -> None:
     first = getattr(config.agent.dynamics, "decoded_from", None)
     if first is not None and first >= steps:
         raise BadInput(
-            f"agent.dynamics.decoded_from={first} was given, and the dynamics learns from dynamics.steps={steps} frames, counted from 0: none would be "
-            "decoded; give less, more steps, or agent.dynamics.decoded_from=null."
+            f"agent.dynamics.decoded_from={first} (with agent=delta_light, agent.actor_critic.burn_in) leaves none of the {steps} frames that the dynamics "
+            "learns from to be decoded; give less, more dynamics.steps, or agent.dynamics.decoded_from=null."
         )
 
 

@@ -275,7 +275,7 @@ def plot_curves(run: Path) -> Path:
     rows = read_metrics(run / "metrics.csv")
     if not rows:
         raise BadInput(f"{run} has no metrics.csv with rows in it; give the folder of a run that logs to csv.")
-    panels = _panels(list(dict.fromkeys(name for row in rows for name in row if name not in ("epoch", "step"))))
+    panels = _panels(list(dict.fromkeys(name for row in rows for name in row if name not in ("epoch", "step", "minutes"))))
     width = min(3, len(panels))
     height = -(-len(panels) // width)
     figure = Figure(figsize=(5 * width, 3.2 * height), dpi=110, layout="constrained")

@@ -336,7 +336,7 @@ class Trainer:
         self.epoch, self.best = saved.epoch, {name: saved.state["best"][name] for name in self.best}
         if "place" in saved.state:  # else the version that saved it stopped between epochs only
             self.place = Place.of(saved.state["place"])
-        self.minutes_before = float(saved.state.get("minutes", 0.0))
+        self.minutes_before = float(saved.state.get("minutes", "nan"))  # an earlier version did not count them
         set_random_state(saved.tensors["random"], saved.state["random"])
 
     def warn(self, metrics: dict[str, float]) -> None:
@@ -368,7 +368,8 @@ class Trainer:
 
     @property
     def minutes(self) -> float:
-        """That the run has taken: its processes' time, compiling and evaluating included, but not what one did after its last save."""
+        """That the run has taken: its processes' time, compiling and evaluating included, but not what one did after its last save; not
+        a number if an earlier version began it."""
         return self.minutes_before + (perf_counter() - self.started) / 60
 
     def log(self, metrics: dict[str, float]) -> None:

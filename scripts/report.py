@@ -39,7 +39,7 @@ def main(config: ReportConfig, overrides: list[str]) -> None:
     if not config.output:
         check_leads_nowhere(output, Path(config.runs))
     print(write_report(runs, left_out, output, config.minutes))
-    print(f"\nwritten to {output / 'report.md'}")
+    print(f"\nwritten to {output / ('comparison.md' if config.minutes else 'report.md')}")
 
 
 if __name__ == "__main__":

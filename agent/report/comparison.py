@@ -46,7 +46,9 @@ def table_and_notes(runs: list[Run], minutes: float) -> list[str]:
 
 
 def last_within(run: Run, minutes: float) -> Point | None:
-    """Its last evaluation by then."""
+    """Its last evaluation by then; none if its log does not tell."""
+    if not run.timed:
+        return None
     return max((point for point in run.points if point.minutes <= minutes), key=lambda point: point.minutes, default=None)
 
 

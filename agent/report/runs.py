@@ -369,7 +369,7 @@ def check_protocols(runs: list[Run]) -> None:
 
 def shown(choices: dict[str, Any], name: str) -> str:
     """A choice as it is printed."""
-    return json.dumps(choices[name], ensure_ascii=False) if name in choices else "absent"
+    return json.dumps(choices[name], ensure_ascii=False, default=str) if name in choices else "absent"
 
 
 def settings_that_differ(runs: list[Run]) -> list[str]:

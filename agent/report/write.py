@@ -26,27 +26,27 @@ AGGREGATE_COLUMNS = ("experiment", "whose", "aggregate", "games", "value", "low"
 
 
 def write_report(runs: list[Run], left_out: list[str], output: Path, minutes: float | None = None) -> str:
-    """Writes report.md, report.csv, aggregates.csv and the figures into the folder `output`.
+    """Writes report.md, report.csv, aggregates.csv and the figures into the folder `output`, or with `minutes` comparison.md alone.
 
     left_out: lines about what could not be read
-    minutes:  after which runs whose settings differ are compared, instead: in report.md alone
+    minutes:  after which runs whose settings differ are compared
 
     Returns the tables and what is missing, for the screen. Raises BadInput if the folder cannot be written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        sections = [] if minutes else make_sections(runs, output)
         text = ["# Report"]
         if left_out:
             text.append("\n".join(f"- {cell(line)}" for line in left_out))
-        compared = comparison(runs, minutes) if minutes else []
-        text += compared
+        if minutes:
+            compared = comparison(runs, minutes)
+            files.write(output / "comparison.md", ("\n\n".join([*text, *compared]) + "\n").encode())
+            return "\n\n".join(compared)
+        sections = make_sections(runs, output)
         for section in sections:
             fill(section)
             text += [f"## {section.title}", *section.parts]
         files.write(output / "report.md", ("\n\n".join(text) + "\n").encode())
-        if minutes:
-            return "\n\n".join(compared)
         rows = [run_row(run) for section in sections for run in section.runs]
         write_csv(output / "report.csv", RUN_COLUMNS, rows)
         numbers = [row for section in sections for row in section.numbers]

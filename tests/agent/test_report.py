@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from datetime import date
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -19,10 +20,10 @@ from tests.saved_runs import CATCH, CRAFTER, crafter_rates, write_atari, write_e
 
 
 def report(folder: Path, minutes: float | None = None) -> tuple[str, str]:
-    """(report.md, what goes to the screen) of the runs below the folder; the report lies in <folder>/report."""
+    """(report.md or comparison.md, what goes to the screen) of the runs below the folder; the report lies in <folder>/report."""
     runs, left_out = find_runs(folder)
     screen = write_report(runs, left_out, folder / "report", minutes)
-    return (folder / "report" / "report.md").read_text(), screen
+    return (folder / "report" / ("comparison.md" if minutes else "report.md")).read_text(), screen
 
 
 def rows(text: str, first: str) -> list[list[str]]:
@@ -261,7 +262,7 @@ def test_runs_are_compared_after_the_same_time(tmp_path: Path):
     write_run(tmp_path / "less", None, 0, "catch", CATCH, curve={15: 3.0}, minutes=20.5, agent={"k": 1, "wide": True})
     write_run(tmp_path / "slow", None, 0, "catch", CATCH, curve={15: 3.0}, minutes=31, agent={"k": 2, "wide": True})
     write_run(tmp_path / "old", None, 0, "catch", CATCH, curve={15: 3.0}, **usual)  # its log tells no time
-    write_run(tmp_path / "other", None, 0, "pong", CATCH, curve={15: 4.0}, minutes=1, agent={"k": 1})
+    write_run(tmp_path / "other", None, 0, "pong", CATCH, curve={15: 4.0}, minutes=1, agent={"k": 1, "day": date(2020, 1, 1)})
     text, screen = report(tmp_path, minutes=30 - 1e-6)
     assert "## After 30 minutes" in text and "## After 30 minutes" in screen
     assert rows(text, "as most of them") == [
@@ -302,7 +303,7 @@ def test_settings_that_some_runs_lack(tmp_path: Path):
 
 
 def test_curves_against_minutes(tmp_path: Path):
-    """Of the runs whose logs tell the time; how many were left out is said."""
+    """Of the runs whose logs tell the time; that others were left out is said."""
     write_run(tmp_path / "run", None, 0, "catch", CATCH, curve={10: 0.0, 20: 1.0}, minutes=10)
     assert [point.minutes for point in find_runs(tmp_path)[0][0].points] == [10, 20]
     text, _ = report(tmp_path)

@@ -75,7 +75,7 @@ def test_two_and_two_epochs_are_four(four, tmp_path, parallel):
 
 
 def test_minutes_go_on(two):
-    """Over epochs and over processes, and not while none runs."""
+    """Over epochs and over processes."""
     saved = checkpoint.load(two).state["minutes"]
     before = [row["minutes"] for row in read_metrics(two / "metrics.csv")][:2]
     assert 0 < before[0] < before[1] < saved

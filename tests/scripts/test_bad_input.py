@@ -88,7 +88,7 @@ VALUES = {
     "agent.policy.conv.groups=3": ["groups=3", "multiple"],
     "agent.actor_critic.horizon=6": ["horizon=6", "context"],
     "agent.actor_critic.burn_in=6": ["burn_in=6", "dynamics.steps=5"],
-    "agent.dynamics.decoded_from=5": ["agent.dynamics.decoded_from=5", "dynamics.steps=5 frames"],
+    "agent.dynamics.decoded_from=5": ["agent.dynamics.decoded_from=5", "none of the 5 frames"],
     "dynamics.steps=7": ["dynamics.steps=7", "agent.dynamics.context=6"],
     "agent.tokenizer.tokens=3": ["3 tokens", "tile"],
     "agent.tokenizer.tokens=64": ["64 tokens", "tile"],

@@ -83,7 +83,7 @@ def test_crafter_quick_learns_its_world(tmp_path):
     assert ours < 0.95 * copied
 
 
-TENTH = (  # of the preset's arithmetic
+TENTH = (  # of the preset's frames; less of its updates
     "epochs=4", "collect.first_steps=45_000", "collect.steps=1000", "tokenizer.first_updates=2900", "tokenizer.updates=50",
     "dynamics.first_updates=1000", "dynamics.updates=50", "policy.first_updates=30", "policy.updates=30", "learner.mode=compiled",
     "evaluate_every=4", "evaluation.episodes=16", "final_episodes=16",
@@ -91,7 +91,7 @@ TENTH = (  # of the preset's arithmetic
 
 
 @pytest.mark.slow
-def test_crafter_laptop_has_learned_after_a_tenth_of_its_time(tmp_path):
+def test_crafter_laptop_has_learned_after_a_tenth_of_its_frames(tmp_path):
     run = tmp_path / "run"
     result = train("experiment=crafter_laptop", *TENTH, f"run={run}", cwd=tmp_path)
     assert result.code == 0, result.err
@@ -101,7 +101,7 @@ def test_crafter_laptop_has_learned_after_a_tenth_of_its_time(tmp_path):
     for name, (loss, base_rate) in predictions(agent, segments).items():
         assert loss < base_rate, name
     most = math.log(17)
-    assert all(most / 10 < entropy < most for entropy in curve(run, "policy/entropy"))
+    assert all(most / 10 < entropy < 0.99 * most for entropy in curve(run, "policy/entropy"))
 
 
 @torch.no_grad()
