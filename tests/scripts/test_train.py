@@ -11,11 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from agent import checkpoint
-from agent.logger import read_metrics
 from agent.stopping import AGAIN
+from tests.equal import check_equal
 from tests.scripts.commands import ROOT, start_command, train
 from tests.tiny import TINY
 
@@ -55,13 +54,7 @@ def test_resume(finished: Path, tmp_path: Path):
     run = shutil.copytree(finished, tmp_path / "halves")
     assert train("resume=halves", "epochs=4", cwd=tmp_path).code == 0
     assert train(*TINY, "epochs=4", "run=whole", cwd=tmp_path).code == 0
-    ours, theirs = checkpoint.load(tmp_path / "whole"), checkpoint.load(run)
-    for part in ours.tensors:
-        for name, value in ours.tensors[part].items():
-            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
-    rows = [read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "halves")]
-    stable = [[{k: v for k, v in row.items() if not k.startswith(("rates/", "seconds/", "memory_gb", "checkpoint_gb"))} for row in run] for run in rows]
-    assert stable[0] == stable[1] and len(stable[0]) == 4
+    check_equal(tmp_path / "whole", run)
 
 
 def test_help_and_cfg(tmp_path: Path):
