@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.cli import command
 from agent.files import check_leads_nowhere
-from agent.report.write import write_report
+from agent.report.write import write_comparison, write_report
 from agent.report.runs import check_protocols, find_runs
 from envs.errors import BadInput
 
@@ -38,8 +38,11 @@ def main(config: ReportConfig, overrides: list[str]) -> None:
     output = Path(config.output or Path(config.runs) / "report")
     if not config.output:
         check_leads_nowhere(output, Path(config.runs))
-    print(write_report(runs, left_out, output, config.minutes))
-    print(f"\nwritten to {output / ('comparison.md' if config.minutes else 'report.md')}")
+    if config.minutes:
+        name, text = "comparison.md", write_comparison(runs, left_out, output, config.minutes)
+    else:
+        name, text = "report.md", write_report(runs, left_out, output)
+    print(f"{text}\n\nwritten to {output / name}")
 
 
 if __name__ == "__main__":

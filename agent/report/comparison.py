@@ -25,21 +25,22 @@ def comparison(runs: list[Run], minutes: float) -> list[str]:
 
 def table_and_notes(runs: list[Run], minutes: float) -> list[str]:
     """Of one experiment in one environment."""
-    points = {id(run): last_within(run, minutes) for run in runs}
-    reached = [run for run in runs if points[id(run)]]
+    points = {run.folder: last_within(run, minutes) for run in runs}
+    reached = [run for run in runs if points[run.folder]]
     common = most_common(reached)
-    rows, notes = [], [f"- `{run.folder}`: {why_not(run)}." for run in runs if not points[id(run)]]
+    rows, notes = [], [f"- `{run.folder}`: {why_not(run)}." for run in runs if not points[run.folder]]
     for (game, changes), alike in grouped(reached, lambda run: (run.game, difference(run.settings, common))).items():
         kept, twice = one_per_seed(alike)
         notes += [f"- {note}" for note in twice]
-        evaluations = [points[id(run)] for run in kept]
-        score = mean_and_deviation([point.score for point in evaluations])
+        evaluations = [points[run.folder] for run in kept]
+        scores = [point.score for point in evaluations]
+        score = mean_and_deviation(scores)
         if len(kept) == 1:
-            score = interval(Estimate(*evaluations[0][-3:]), 2)
+            score = interval(Estimate(scores[0], evaluations[0].low, evaluations[0].high), 2)
         took = np.mean([point.minutes for point in evaluations])
         steps = several(point.step for point in evaluations)
         label = f"{game or ''} {changes}".strip() or "as most of them"
-        rows.append((np.mean([point.score for point in evaluations]), [label, str(len(kept)), f"{took:.1f}", steps, score]))
+        rows.append((np.mean(scores), [label, str(len(kept)), f"{took:.1f}", steps, score]))
     ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
     header = ["settings", "seeds", "minutes", "environment steps", "return (one seed: 95 %; several: ± deviation)"]
     return [table(header, ordered), *(["\n".join(notes)] if notes else [])]
@@ -54,7 +55,7 @@ def last_within(run: Run, minutes: float) -> Point | None:
 
 def why_not(run: Run) -> str:
     """Why it cannot be compared."""
-    return "its log tells no time" if run.points and not run.timed else "no evaluation by then"
+    return "no evaluation by then" if run.timed else "its log tells no time"
 
 
 def most_common(runs: list[Run]) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +26,49 @@ RUN_COLUMNS = (
 AGGREGATE_COLUMNS = ("experiment", "whose", "aggregate", "games", "value", "low", "high")
 
 
-def write_report(runs: list[Run], left_out: list[str], output: Path, minutes: float | None = None) -> str:
-    """Writes report.md, report.csv, aggregates.csv and the figures into the folder `output`, or with `minutes` comparison.md alone.
+def write_comparison(runs: list[Run], left_out: list[str], output: Path, minutes: float) -> str:
+    """Writes comparison.md into the folder `output`: runs whose settings differ, after so many minutes. As `write_report`."""
+    compared = comparison(runs, minutes)
+    with making(output):
+        write_markdown(output / "comparison.md", left_out, compared)
+    return "\n\n".join(compared)
+
+
+def write_report(runs: list[Run], left_out: list[str], output: Path) -> str:
+    """Writes report.md, report.csv, aggregates.csv and the figures into the folder `output`.
 
     left_out: lines about what could not be read
-    minutes:  after which runs whose settings differ are compared
 
     Returns the tables and what is missing, for the screen. Raises BadInput if the folder cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        text = ["# Report"]
-        if left_out:
-            text.append("\n".join(f"- {cell(line)}" for line in left_out))
-        if minutes:
-            compared = comparison(runs, minutes)
-            files.write(output / "comparison.md", ("\n\n".join([*text, *compared]) + "\n").encode())
-            return "\n\n".join(compared)
+    with making(output):
         sections = make_sections(runs, output)
+        parts = []
         for section in sections:
             fill(section)
-            text += [f"## {section.title}", *section.parts]
-        files.write(output / "report.md", ("\n\n".join(text) + "\n").encode())
+            parts += [f"## {section.title}", *section.parts]
+        write_markdown(output / "report.md", left_out, parts)
         rows = [run_row(run) for section in sections for run in section.runs]
         write_csv(output / "report.csv", RUN_COLUMNS, rows)
         numbers = [row for section in sections for row in section.numbers]
         write_csv(output / "aggregates.csv", AGGREGATE_COLUMNS, numbers)
+    return "\n\n".join(part for section in sections for part in (section.title, *section.screen))
+
+
+@contextmanager
+def making(output: Path) -> Iterator[None]:
+    """Makes the folder; within, what cannot be written there is BadInput."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise BadInput(f"output={output} cannot be written ({error.strerror}); give another output=<folder>.") from error
-    return "\n\n".join(part for section in sections for part in (section.title, *section.screen))
+
+
+def write_markdown(path: Path, left_out: list[str], parts: list[str]) -> None:
+    """A report's text, which begins with what could not be read."""
+    opening = ["\n".join(f"- {cell(line)}" for line in left_out)] if left_out else []
+    files.write(path, ("\n\n".join(["# Report", *opening, *parts]) + "\n").encode())
 
 
 def make_sections(runs: list[Run], output: Path) -> list[Section]:

@@ -35,8 +35,8 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
     fused:   whether the I-token is added to the action's input instead of standing before it: what an action leads to depends on both, and
              attention need not find the one first; a position less a step. Not as published
     decoded_from: of a sequence that is learned from, the frames from this one on, counted from 0, are the decoder's, each of the one
-             before it: what a dream would show of what happened. (An episode that begins later starts from one real frame.) So rewards, ends and tokens are learned where they will be
-             predicted; what a decoder does not draw can be learned from what came before. null, as published: all frames are real
+             before it: what a dream would show of what happened. (An episode that begins later starts from one real frame.) So
+             rewards, ends and tokens are learned where they will be predicted; what a decoder does not draw can be learned from what came before. null, as published: all frames are real
     """
 
     kind: str = "delta"

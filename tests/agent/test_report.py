@@ -13,7 +13,7 @@ import pytest
 
 from agent.report.figures import mean_and_range
 from agent.report.runs import find_runs
-from agent.report.write import write_report
+from agent.report.write import write_comparison, write_report
 from envs.published import DELTA_IRIS_ATARI
 from envs.scores import RANDOM_AND_HUMAN
 from tests.saved_runs import CATCH, CRAFTER, crafter_rates, write_atari, write_evaluation, write_run
@@ -22,8 +22,12 @@ from tests.saved_runs import CATCH, CRAFTER, crafter_rates, write_atari, write_e
 def report(folder: Path, minutes: float | None = None) -> tuple[str, str]:
     """(report.md or comparison.md, what goes to the screen) of the runs below the folder; the report lies in <folder>/report."""
     runs, left_out = find_runs(folder)
-    screen = write_report(runs, left_out, folder / "report", minutes)
-    return (folder / "report" / ("comparison.md" if minutes else "report.md")).read_text(), screen
+    output = folder / "report"
+    if minutes:
+        screen = write_comparison(runs, left_out, output, minutes)
+        return (output / "comparison.md").read_text(), screen
+    screen = write_report(runs, left_out, output)
+    return (output / "report.md").read_text(), screen
 
 
 def rows(text: str, first: str) -> list[list[str]]:
