@@ -69,6 +69,7 @@ RANGES = {
     "agent.tokenizer.quantizer.levels": Range(2, 1000, "2 to 1000 for each dimension"),
     "agent.tokenizer.quantizer.*": COUNT,
     "agent.tokenizer.embedding_std": POSITIVE,
+    "agent.tokenizer.decoded_after": NUMBER,
     "agent.tokenizer.l1": WEIGHT,
     "agent.tokenizer.l2": WEIGHT,
     "agent.tokenizer.worst": WEIGHT,
@@ -164,6 +165,11 @@ def check_config(config: TrainConfig) -> None:
         raise BadInput(
             f"agent.dynamics.decoded_from={first} (with agent=delta_light, agent.actor_critic.burn_in) leaves none of the {steps} frames that the dynamics "
             "learns from to be decoded; give less, more dynamics.steps, or agent.dynamics.decoded_from=null."
+        )
+    if getattr(config.agent.tokenizer, "decoded_after", None) is not None and config.tokenizer.steps < 3:
+        raise BadInput(
+            f"tokenizer.steps={config.tokenizer.steps} leaves agent.tokenizer.decoded_after={config.agent.tokenizer.decoded_after} no frame to be decoded "
+            "that another follows; give 3 or more, or agent.tokenizer.decoded_after=null."
         )
 
 

@@ -35,6 +35,9 @@ class DeltaTokenizerConfig(TokenizerConfig):
     rare:            where a pixel changes, its errors count as many times as steps it takes to change once on average, but at most
                      so many times: a number that changes once in a hundred steps is drawn before a cow that moves at each. On average
                      errors count once, those of `worst` always. 1, as published: all do
+    decoded_after:   updates after which the decoder sees of a sequence only the first frame as it was, and every other as it decodes it
+                     itself, of the one before, without gradient: it learns to mend in a dream what it did wrong a step before (the
+                     pushforward trick of Brandstetter et al. 2022). null, as published: all frames are real
     """
 
     kind: str = "delta"
@@ -51,6 +54,7 @@ class DeltaTokenizerConfig(TokenizerConfig):
     l2: float = 1.0
     worst: float = 0.01
     rare: float = 1.0
+    decoded_after: int | None = None
 
 
 class DeltaTokenizer(Tokenizer):
@@ -88,6 +92,8 @@ class DeltaTokenizer(Tokenizer):
         self.decoder = Decoder(conv, latent=latent, channels=spaces.channels)
         if config.rare > 1:
             self.register_buffer("changes", torch.ones(spaces.size, spaces.size))
+        if config.decoded_after is not None:
+            self.register_buffer("updates", torch.tensor(0))
         self.apply(initialize_like_gpt)
         actions = [self.encoder_action, self.decoder_action] if config.action else []
         rescale([self.from_code, *actions], config.embedding_std)
@@ -184,7 +190,13 @@ class DeltaTokenizer(Tokenizer):
         actions, real = segment.actions[:, :-1].flatten(0, 1), segment.mask[:, :-1].flatten()
 
         quantized = self.quantizer(self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames))))
-        difference = self.reconstruct(frames, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
+        seen = frames
+        if c.decoded_after is not None:
+            tokens = quantized.tokens.unflatten(0, (-1, segment.mask.shape[1] - 1))
+            decoded, _ = self.as_in_a_dream(segment[:, :-1], tokens[:, :-1], first=1)
+            seen = torch.where(self.updates < c.decoded_after, frames, decoded.flatten(0, 1))  # no branch: updates are captured
+            self.updates.add_(self.training)
+        difference = self.reconstruct(seen, actions, self.from_code(quantized.vectors)) - pixels(next_frames)
         absolute = difference.float().abs().flatten(1)
         counts = self.counts(frames, next_frames, real) if c.rare > 1 else 1.0
         losses = {

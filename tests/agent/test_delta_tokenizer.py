@@ -112,6 +112,25 @@ def test_the_loss_against_a_loop_over_real_transitions() -> None:
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
+def test_in_time_the_decoder_learns_from_what_it_decoded_itself() -> None:
+    """From the second frame on, but not across padding; what the encoder sees is real. Until then from what was there."""
+    tokenizer, segment, quiet = make(l1=0.0, l2=1.0, worst=0.0, decoded_after=2), padded_segment(), make(l1=0.0, l2=1.0, worst=0.0)
+    for _ in range(2):
+        assert tokenizer.train().loss(segment)["reconstruction_l2"] == quiet.train().loss(segment)["reconstruction_l2"]
+    tokenizer.eval()
+    tokens, errors = tokenizer.tokens_of(segment), []
+    for b in range(3):
+        frame = segment.frames[b, :1]
+        for t in range(5):
+            action, token, following = segment.actions[b, t : t + 1], tokens[b, t : t + 1], segment.frames[b, t + 1 : t + 2]
+            if segment.mask[b, t]:
+                errors.append((tokenizer.reconstruct(frame, action, tokenizer.embed(token)) - following / 255).square().mean())
+            frame = tokenizer.decode(frame, action, token) if segment.mask[b, t] else following
+    assert tokenizer.loss(segment)["reconstruction_l2"].item() == pytest.approx(sum(errors).item() / len(errors), rel=1e-4)
+    assert tokenizer.loss(segment)["reconstruction_l2"] != quiet.eval().loss(segment)["reconstruction_l2"]
+    assert tokenizer.updates == 2  # to evaluate is no update
+
+
 def test_embeddings_are_as_loud_as_asked() -> None:
     """Those of actions and codes, and nothing else."""
     usual, loud = make(), make(embedding_std=1.0)
@@ -155,7 +174,7 @@ def test_how_often_pixels_change_is_learned_in_training_from_real_steps() -> Non
     torch.testing.assert_close(tokenizer.changes[8:], torch.full((8, SIZE), 0.99**3))
 
 
-@pytest.mark.parametrize("changes", [{}, {"rare": 30.0}])
+@pytest.mark.parametrize("changes", [{}, {"rare": 30.0}, {"decoded_after": 0}])
 def test_padding_reaches_nothing_but_the_commitment(changes: dict) -> None:
     """And so, in training mode, the codebook."""
     tokenizer, segment = make(**changes), padded_segment()
