@@ -160,17 +160,8 @@ def check_config(config: TrainConfig) -> None:
             f"agent.actor_critic.burn_in={config.agent.actor_critic.burn_in} is more than the segment that the "
             f"dynamics learns from, dynamics.steps={steps}; give at most that."
         )
-    first = getattr(config.agent.dynamics, "decoded_from", None)
-    if first is not None and first >= steps:
-        raise BadInput(
-            f"agent.dynamics.decoded_from={first} (with agent=delta_light, agent.actor_critic.burn_in) leaves none of the {steps} frames that the dynamics "
-            "learns from to be decoded; give less, more dynamics.steps, or agent.dynamics.decoded_from=null."
-        )
-    if getattr(config.agent.tokenizer, "decoded_after", None) is not None and config.tokenizer.steps < 3:
-        raise BadInput(
-            f"tokenizer.steps={config.tokenizer.steps} leaves agent.tokenizer.decoded_after={config.agent.tokenizer.decoded_after} no frame to be decoded "
-            "that another follows; give 3 or more, or agent.tokenizer.decoded_after=null."
-        )
+    config.agent.tokenizer.check_steps(config.tokenizer.steps)
+    config.agent.dynamics.check_steps(steps)
 
 
 def pick_device(name: str) -> torch.device:

@@ -56,6 +56,13 @@ class DeltaTokenizerConfig(TokenizerConfig):
     rare: float = 1.0
     decoded_after: int | None = None
 
+    def check_steps(self, steps: int) -> None:
+        if self.decoded_after is not None and steps < 3:
+            raise BadInput(
+                f"tokenizer.steps={steps} was given, and agent.tokenizer.decoded_after={self.decoded_after} needs a decoded frame that another follows; "
+                "give 3 or more, or agent.tokenizer.decoded_after=null."
+            )
+
 
 class DeltaTokenizer(Tokenizer):
     """Codes what changed between two frames, given the action and the first of them."""

@@ -15,6 +15,9 @@ from agent.segment import Segment
 class TokenizerConfig:
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
 
+    def check_steps(self, steps: int) -> None:
+        """Raises BadInput if sequences of so many steps are too few for it to learn from."""
+
 
 class Tokenizer(nn.Module, ABC):
     """Between frames and the tokens that a dynamics predicts.

@@ -51,6 +51,13 @@ class DeltaDynamicsConfig(TokenDynamicsConfig):
         """All: nothing is forgotten, as published."""
         return burn_in - 1 + horizon
 
+    def check_steps(self, steps: int) -> None:
+        if self.decoded_from is not None and self.decoded_from >= steps:
+            raise BadInput(
+                f"agent.dynamics.decoded_from={self.decoded_from} (with agent=delta_light, agent.actor_critic.burn_in) leaves none of the {steps} frames that "
+                "the dynamics learns from to be decoded; give less, more dynamics.steps, or agent.dynamics.decoded_from=null."
+            )
+
 
 class DeltaDynamics(TokenDynamics):
     """A causal transformer over [I-token, action, Δ1 … ΔK] a step; the first two may be one, or the first left out.

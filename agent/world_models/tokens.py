@@ -36,6 +36,9 @@ class TokenDynamicsConfig:
         """Of the context, by an imagination that sees so many frames and takes so many steps."""
         return burn_in
 
+    def check_steps(self, steps: int) -> None:
+        """Raises BadInput if sequences of so many steps are too few for it to learn from."""
+
 
 class DynamicsOutput(NamedTuple):
     """tokens: [B, S, K, codebook] logits of the tokens that each step leads to

@@ -62,6 +62,14 @@ def test_no_revival_of_codes_is_a_value():
     check_values(with_value("agent.tokenizer.quantizer.revival_updates", None))
 
 
+def test_a_decoder_that_learns_from_its_own_frames_needs_three():
+    config = tiny("agent.tokenizer.decoded_after=0", "tokenizer.steps=3")
+    check_config(config)
+    config.tokenizer.steps = 2
+    with pytest.raises(BadInput, match=r"tokenizer\.steps=2 was given, and agent\.tokenizer\.decoded_after=0 .* give 3 or more"):
+        check_config(config)
+
+
 def test_devices(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
