@@ -55,6 +55,7 @@ def test_resume(finished: Path, tmp_path: Path):
     assert train("resume=halves", "epochs=4", cwd=tmp_path).code == 0
     assert train(*TINY, "epochs=4", "run=whole", cwd=tmp_path).code == 0
     check_equal(tmp_path / "whole", run)
+    assert checkpoint.load(run).epoch == 4
 
 
 def test_help_and_cfg(tmp_path: Path):
