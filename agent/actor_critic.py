@@ -21,6 +21,8 @@ class ActorCriticConfig:
     discount:       γ
     lambda_:        λ
     entropy_weight: of the entropy bonus
+    entropy_half_life: updates of the policy in which that weight halves, and halves again: what was tried in the beginning is played in
+                    the end. null, as published: it stays
     target_decay:   of the target network's exponential average
     center:         whether the actor sees advantages less their mean, and divided by their standard deviation where that is
                     more than 1. Not as published, where a critic that does not know yet how large returns are praises
@@ -32,8 +34,15 @@ class ActorCriticConfig:
     discount: float = 0.997
     lambda_: float = 0.95
     entropy_weight: float = 0.001
+    entropy_half_life: int | None = None
     target_decay: float = 0.995
     center: bool = False
+
+    def entropy_weight_after(self, updates: Tensor | int) -> Tensor | float:
+        """The weight of the entropy bonus after so many updates of the policy."""
+        if self.entropy_half_life is None:
+            return self.entropy_weight
+        return self.entropy_weight * 0.5 ** (updates / self.entropy_half_life)
 
 
 def lambda_returns(rewards: Tensor, ends: Tensor, values: Tensor, discount: float, lambda_: float) -> Tensor:
@@ -65,12 +74,18 @@ def centered(advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def actor_critic_loss(
-    policy: Policy, output: PolicyOutput, target_values: Tensor, trajectory: Trajectory, config: ActorCriticConfig
+    policy: Policy,
+    output: PolicyOutput,
+    target_values: Tensor,
+    trajectory: Trajectory,
+    config: ActorCriticConfig,
+    updates: Tensor | int = 0,
 ) -> dict[str, Tensor]:
     """The terms of the loss over the steps until the first imagined end, weights included, and their sum as "loss".
 
     output:        the online policy's, over the trajectory's H steps
     target_values: [B, H + 1] of the target network, without gradient; the baseline too
+    updates:       of the policy so far
     """
     returns = lambda_returns(
         trajectory.rewards, trajectory.ends, target_values, config.discount, config.lambda_
@@ -86,7 +101,7 @@ def actor_critic_loss(
     losses = {
         "actor": masked_mean(-chosen * advantages, mask),
         "critic": masked_mean(policy.value_code.loss(output.value, returns), mask),
-        "entropy_bonus": -config.entropy_weight * entropy,
+        "entropy_bonus": -config.entropy_weight_after(updates) * entropy,
     }
     seen = {
         "entropy": entropy,
@@ -104,10 +119,12 @@ def policy_loss(
     segment: Segment,
     config: ActorCriticConfig,
     select: Select = gumbel_max,
+    updates: Tensor | int = 0,
 ) -> dict[str, Tensor]:
     """Imagine from the segment's last frame without gradient, then learn from the trajectory in one pass.
 
     segment: [B, burn_in]
+    updates: of the policy so far
     """
     with torch.no_grad():
         past = world.observe(segment.frames[:, :-1])
@@ -118,7 +135,7 @@ def policy_loss(
         target_output, _ = target(seen, target.initial_state(len(seen)))
         target_values = target.value_code.value(target_output.value[:, -config.horizon - 1 :])
     output, _ = policy(trajectory.observations[:, :-1], state)
-    return actor_critic_loss(policy, output, target_values, trajectory, config)
+    return actor_critic_loss(policy, output, target_values, trajectory, config, updates)
 
 
 @torch.no_grad()

@@ -87,6 +87,8 @@ class Agent(nn.Module):
         shape = spaces.frame_shape if self.reads == "frames" else self.world.code_shape
         self.policy = make_policy(config.policy, shape, spaces.actions)
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
+        if config.actor_critic.entropy_half_life is not None:
+            self.register_buffer("policy_updates", torch.tensor(0))
 
     @property
     def world(self) -> TokenWorld:
@@ -107,11 +109,14 @@ class Agent(nn.Module):
 
     def policy_loss(self, segment: Segment) -> dict[str, Tensor]:
         """What actor and critic learn from imagination that starts at the end of a segment [B, burn-in]."""
-        return policy_loss(self.policy, self.target_policy, self.world, segment, self.config.actor_critic)
+        updates = getattr(self, "policy_updates", 0)
+        return policy_loss(self.policy, self.target_policy, self.world, segment, self.config.actor_critic, updates=updates)
 
     def update_target(self) -> None:
-        """Moves the target network a step towards the policy."""
+        """Moves the target network a step towards the policy, once an update."""
         update_target(self.target_policy, self.policy, self.config.actor_critic.target_decay)
+        if self.config.actor_critic.entropy_half_life is not None:
+            self.policy_updates.add_(1)
 
     @torch.no_grad()
     def act(self, frames: Tensor, state: Tensor, select: Select = gumbel_max) -> tuple[Tensor, Tensor]:

@@ -82,6 +82,7 @@ RANGES = {
     "agent.actor_critic.burn_in": COUNT,
     "agent.actor_critic.horizon": COUNT,
     "agent.actor_critic.entropy_weight": WEIGHT,
+    "agent.actor_critic.entropy_half_life": COUNT,
     "agent.actor_critic.*": SHARE,
     "*.batch": COUNT,
     "*.steps": SEQUENCE,

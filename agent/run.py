@@ -254,10 +254,11 @@ def describe(folder: Path, config: TrainConfig) -> None:
 def schedule(config: TrainConfig) -> str:
     """What the run will do, in two lines."""
     ac = config.agent.actor_critic
+    entropy = f"{ac.entropy_weight}" + (f" (halved every {ac.entropy_half_life:,} updates)" if ac.entropy_half_life else "")
     updates = ", ".join(f"{part} {total_updates(config, part):,}" for part in PARTS)
     return (
         f"schedule: {config.epochs} epoch{'s' * (config.epochs != 1)}, {steps_to_collect(config):,} steps of {config.collect.num_envs} environments; updates: {updates}\n"
-        f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, entropy {ac.entropy_weight}, "
+        f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, entropy {entropy}, "
         f"context {config.agent.dynamics.context}"
     )
 

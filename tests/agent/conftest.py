@@ -56,7 +56,7 @@ def config_of(world: str, policy: str) -> AgentConfig:
     parts = small_config()
     if world == "delta_light":
         parts.tokenizer.rare, parts.tokenizer.residual, parts.tokenizer.embedding_std = 30.0, True, 1.0
-        parts.tokenizer.decoded_after = 2
+        parts.tokenizer.decoded_after, parts.actor_critic.entropy_half_life = 2, 2
         dynamics = parts.dynamics
         dynamics.shared, dynamics.fused, dynamics.latent, dynamics.decoded_from = True, True, 4, 2
     if world == "frame":

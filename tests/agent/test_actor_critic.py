@@ -16,8 +16,10 @@ from agent.actor_critic import (
     ActorCriticConfig, actor_critic_loss, centered, lambda_returns, policy_loss, until_first_end, update_target,
 )  # fmt: skip
 from agent.agent import Agent
+from agent.config import PartConfig, TrainConfig
 from agent.imagination import Trajectory
 from agent.nets.heads import symlog
+from agent.parts import make_learner
 from agent.policies.lstm import CnnLstmPolicy
 from agent.policies.policy import PolicyOutput
 
@@ -197,6 +199,24 @@ def test_the_entropy_bonus_rewards_entropy() -> None:
     with torch.no_grad():
         output.action_logits.sub_(gradient)
     assert actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"] < bonus
+
+
+def test_its_weight_halves(agent: Agent) -> None:
+    """Every so many updates, by the agent's own count; without a half-life there is none."""
+    output, values, trajectory = make_rollout(255)
+    config = replace(CONFIG, entropy_half_life=3)
+    bonuses = [actor_critic_loss(make_policy(), output, values, trajectory, config, updates)["entropy_bonus"] for updates in (0, torch.tensor(3), 6)]
+    torch.testing.assert_close(bonuses[0], actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"])
+    torch.testing.assert_close(torch.stack(bonuses) / bonuses[0], torch.tensor([1.0, 0.5, 0.25]))
+
+    assert "policy_updates" not in agent.state_dict()
+    halving = copy.deepcopy(agent.config)
+    halving.actor_critic.entropy_half_life = 1
+    agent, run = Agent(halving, agent.spaces), TrainConfig(agent=halving, policy=PartConfig(batch=4, learning_rate=0.0))
+    learner = make_learner(agent, run, "policy")
+    learned = [learner.update(random_segment(4, 3)) for _ in range(3)]
+    weights = [-losses["entropy_bonus"] / losses["entropy"] for losses in learned]
+    torch.testing.assert_close(torch.stack(weights), halving.actor_critic.entropy_weight * torch.tensor([1.0, 0.5, 0.25]))
 
 
 def touched(agent: Agent) -> set[str]:
