@@ -61,15 +61,18 @@ def register(make: Callable[..., gymnasium.Env]) -> str:
     return id
 
 
-def evaluate(path: str | Path, random: bool = False, device: str = "auto", **changes: Any) -> evaluation.Evaluation:
+def evaluate(
+    path: str | Path, random: bool = False, device: str = "auto", env_id: str | None = None, **changes: Any
+) -> evaluation.Evaluation:
     """Play episodes with a run's agent, or by random actions, in its own environment. Nothing is written.
 
     path: a run's folder, or a checkpoint's
-    changes: of the run's own final evaluation: episodes, num_envs, temperature, seed, parallel
+    env_id: the run's environment again, if it lies in a module ("module:Id"), which is imported only where it is named
+    changes: of the run's own final evaluation: episodes, num_envs, temperature, seed, max_steps, parallel
 
     Raises BadInput if there is no agent, its files are not as they were written, or its environment is not registered.
     """
-    agent, trained, _ = load_agent(path, pick_device(device))
+    agent, trained, _ = load_agent(path, pick_device(device), env_id)
     settings = replace(trained.final_evaluation, **changes)
     check_values(settings, prefix="evaluation.")
     return evaluation.evaluate(agent, trained.env, settings, random=random)

@@ -14,7 +14,7 @@ from envs.errors import BadInput
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no space, or no more of one's share of it
 _PROBE = 1 << 20  # bytes
-FOLDERS = ("checkpoints", "films", "replay", "tensorboard")  # that a run writes into
+FOLDERS = ("checkpoints", "films", "replay", "tensorboard", "wandb")  # that a run writes into
 
 
 class Unfit(ValueError):
@@ -56,7 +56,7 @@ def read(path: Path, root: Path, most: int) -> bytes:
 
 def check_inside(run: Path) -> None:
     """Raises BadInput if something in the folder leads out of it, or is neither file nor folder: whoever goes on with a
-    run writes to its files."""
+    run writes to its files. What Weights & Biases keeps in `wandb` is its own, and links to its cache."""
     root = run.resolve()
 
     def refuse(path: Path, what: str) -> None:
@@ -72,6 +72,8 @@ def check_inside(run: Path) -> None:
                 refuse(path, "cannot be followed")
             if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 refuse(path, "is neither a file nor a folder")
+        if Path(place) == run and "wandb" in folders:
+            folders.remove("wandb")
 
 
 def check_leads_nowhere(path: Path, root: Path) -> None:

@@ -35,7 +35,6 @@ class _Writer(Protocol):
     def log(self, metrics: Mapping[str, float], step: int, epoch: int) -> None: ...
     def image(self, name: str, array: np.ndarray, step: int) -> None: ...
     def video(self, name: str, path: Path, step: int) -> None: ...
-    def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -60,10 +59,6 @@ class Logger:
         """path: an .mp4 or .gif file."""
         for writer in self.writers:
             writer.video(name, Path(path), step)
-
-    def flush(self) -> None:
-        for writer in self.writers:
-            writer.flush()
 
     def close(self) -> None:
         for writer in self.writers:
@@ -141,9 +136,6 @@ class _TensorBoard:
         picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         self._write(step, summary=Summary(value=[Summary.Value(tag=name, image=picture)]))
 
-    def flush(self) -> None:
-        """Nothing waits."""
-
     def close(self) -> None:
         self.file.close()
 
@@ -188,9 +180,6 @@ class _Csv:
     def video(self, name: str, path: Path, step: int) -> None:
         """Nor have videos."""
 
-    def flush(self) -> None:
-        """Nothing waits."""
-
     def close(self) -> None:
         """Nothing is open."""
 
@@ -226,9 +215,6 @@ class _WandB:
 
     def video(self, name: str, path: Path, step: int) -> None:
         self.run.log({name: self.wandb.Video(str(path), format=path.suffix[1:]), "step": step})
-
-    def flush(self) -> None:
-        """W&B sends in the background."""
 
     def close(self) -> None:
         self.run.finish()

@@ -12,7 +12,7 @@ from agent import checkpoint
 from agent.config import TrainConfig
 from agent.files import check_inside
 from agent.run import claim, clear, train
-from agent.saved import GROUPS, config_from_state, differences, load_whole, may_change
+from agent.saved import GROUPS, config_from_state, differences, is_finished, load_whole, may_change
 from envs.errors import BadInput
 from envs.scores import RANDOM_AND_HUMAN
 
@@ -57,7 +57,7 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
             return
         saved = load_whole(folder, lambda state: config.damaged, only=())
         check_same(folder, config_from_state(saved.state), config)
-        if saved.epoch >= config.epochs and not saved.paused:
+        if is_finished(saved, config):
             print(f"{folder} has all its {saved.epoch} epochs: left as it is.")
             return
         config.resume = str(folder)

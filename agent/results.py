@@ -14,9 +14,10 @@ from agent.evaluation import Evaluation, EvaluationConfig
 from envs.errors import BadInput
 
 
-def result_path(run: Path, policy: str, epoch: int, evaluation: EvaluationConfig) -> Path:
-    """Where the result of an evaluation lies if nothing else is said. policy: "agent" or "random"."""
-    name = f"evaluation_{policy}_epoch_{epoch:06d}_seed_{evaluation.seed}_episodes_{evaluation.episodes}"
+def result_path(run: Path, policy: str, epoch: int, evaluation: EvaluationConfig, paused: bool = False) -> Path:
+    """Where the result of an evaluation lies if nothing else is said. policy: "agent" or "random"; paused: whether the checkpoint is
+    of within the epoch that follows"""
+    name = f"evaluation_{policy}_epoch_{epoch:06d}{'_paused' * paused}_seed_{evaluation.seed}_episodes_{evaluation.episodes}"
     if evaluation.temperature != 1:
         name += f"_temperature_{evaluation.temperature}"
     return run / f"{name}.json"

@@ -8,6 +8,7 @@ import datetime
 import itertools
 import platform
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -40,7 +41,8 @@ from envs.spaces import Spaces
 from envs.vector import EnvConfig, closing, make_single
 
 # What a run writes before its first checkpoint.
-WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", *FOLDERS)
+WRITTEN = ("README.txt", "config.yaml", "metrics.csv", "curves.png", "wandb_id.txt", *FOLDERS)
+ALSO_WRITTEN = ("evaluation_*", "non_finite_*.safetensors", ".writing-*")
 TRIAL_STEPS = 32  # of the environment, before anything is written
 LOCK = ".lock"  # a file in the folder of a run, locked as long as a process trains there
 CLAIM_SECONDS = 3  # environments' processes, which have the lock too, may outlive a run that was killed by a moment
@@ -115,6 +117,7 @@ def run(
                 trainer.load(saved)  # verifies all of it; only then is anything written
                 if (newest := checkpoint.newest(folder)) != saved.folder:
                     print(f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up.")
+                    give_up(folder, saved.epoch)
                 for key, before, now in differences(config_from_state(saved.state), config):
                     print(f"changed: {key} was {before} and is {now} from now on")
             del saved
@@ -188,8 +191,16 @@ def contents(folder: Path) -> list[Path]:
 
 def clear(folder: Path) -> None:
     """Takes away what a run wrote that learned nothing."""
-    for leftover in (folder / name for name in WRITTEN):
+    for leftover in [*(folder / name for name in WRITTEN), *(path for pattern in ALSO_WRITTEN for path in folder.glob(pattern))]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def give_up(folder: Path, epoch: int) -> None:
+    """Takes away evaluations and films of later epochs, which are not of the run that goes on from there."""
+    for path in [*folder.glob("evaluation_*"), *(folder / "films").glob("*")]:
+        found = re.search(r"epoch_(\d+)", path.name)
+        if found and int(found[1]) > epoch and not path.is_dir():
+            path.unlink()
 
 
 def check_places(folder: Path) -> None:

@@ -54,9 +54,15 @@ def load_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpoint
     if "csv" in config.logger:
         read_metrics(saved.run / "metrics.csv")  # what is refused later has been written to by then
     check_trusted(config.env, named_environment(overrides))
-    if saved.epoch >= config.epochs and not saved.paused:  # else its last evaluation is still to come
+    if is_finished(saved, config):
         raise BadInput(f"{saved.run} has all its {saved.epoch} epochs; give epochs={2 * saved.epoch}, say, to train on.")
     return saved, config
+
+
+def is_finished(saved: checkpoint.Checkpoint, config: TrainConfig) -> bool:
+    """Whether a run has all the epochs that it shall have, and its last evaluation is not still to come."""
+    place = saved.state.get("place")
+    return saved.epoch >= config.epochs and not (isinstance(place, dict) and place.get("stage") == "evaluate")
 
 
 def load_whole(

@@ -129,7 +129,7 @@ class Trainer:
         if self.epoch % self.config.evaluate_every == 0 or last:
             self.evaluate()
         self.place, metrics = Place(), {}
-        if self.epoch % self.config.checkpoint_every == 0 or last:
+        if self.epoch % self.config.checkpoint_every == 0 or last or self.best["epoch"] == self.epoch:
             before = set(self.chunks)
             with self.timed("save"):
                 saved = self.save()
@@ -282,7 +282,6 @@ class Trainer:
         for start in range(first, last, CHUNK_STEPS):
             stop = min(start + CHUNK_STEPS, last)
             self.chunks += (checkpoint.append_rows(self.folder, start, stop, self.replay.rows(start, stop)),)
-        self.logger.flush()
         replay_state = self.replay.state_dict()
         collector_tensors, collector_state = self.collector.state_dict()
         random_tensors, random_state = get_random_state()

@@ -26,7 +26,7 @@ import torch
 from torch._inductor.codecache import PyCodeCache
 
 from agent.agent import Agent, sketch_agent
-from agent.checks import check_config, pick_device
+from agent.checks import check_config, check_writable, pick_device
 from agent.cli import command
 from agent.collect import Collector
 from agent.config import TrainConfig
@@ -360,7 +360,8 @@ def draw_roofline(result: dict[str, Any], recordings: dict[str, list[Operation]]
     axes.title.set_fontsize(9)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=120, bbox_inches="tight")
 
 
 def record(config: BenchmarkConfig, spaces: Spaces) -> dict[str, list[Operation]]:
@@ -431,6 +432,9 @@ def main(config: BenchmarkConfig, overrides: list[str]) -> None:
         raise BadInput(f"modes={config.modes} was given; give some of eager, compiled, captured.")
     if not config.dreams or min(config.dreams) < 1:
         raise BadInput(f"dreams={config.dreams} was given; give numbers of 1 or more, dreams=[1,16,256], say.")
+    for key, path in (("output", config.output), ("roofline", config.roofline)):
+        if path:
+            check_writable(key, Path(path))
     if config.dream:
         result = dreaming(config, overrides)
     elif not config.updates:

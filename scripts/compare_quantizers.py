@@ -141,7 +141,9 @@ def learn_and_measure(
     times: dict[str, list[float]] = {}
     torch.compiler.reset()
     for part in PARTS:
-        learner, averages, updates = make_learner(agent, config, part, execution), Averages(), schedule_of(config, part).first_updates
+        schedule = schedule_of(config, part)
+        learner, averages, updates = make_learner(agent, config, part, execution), Averages(), schedule.first_updates
+        learner.set_learning_rate(schedule.learning_rate_in(schedule.start_epoch))
         times[part] = []
         with progress(f"{name} {part}", updates, "update") as bar:
             for i in range(updates):

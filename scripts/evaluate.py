@@ -61,7 +61,7 @@ def main(config: EvaluateConfig, overrides: list[str]) -> None:
     settings = replace(trained.final_evaluation, **{name: value for name, value in given.items() if value is not None})
     steps = steps_of(saved)
     policy = "random" if config.random else "agent"
-    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, settings)
+    output = Path(config.output) if config.output else result_path(saved.run, policy, saved.epoch, settings, saved.paused)
     if not config.output:
         check_leads_nowhere(output, saved.run)
     check_writable("output", output)

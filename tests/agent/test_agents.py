@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.agent import Agent, AgentConfig
+from agent.agent import Agent
 from agent.actor_critic import ActorCriticConfig, policy_loss
 from agent.api import configure
 from agent.checks import check_config

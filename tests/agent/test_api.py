@@ -41,6 +41,18 @@ def test_an_environment_of_this_process(tmp_path, capsys):
     assert sorted(folder.rglob("*")) == files
 
 
+def test_an_environment_of_a_module(tmp_path, monkeypatch):
+    """It is imported where it is named, and nowhere else."""
+    (tmp_path / "of_a_module.py").write_text(
+        "import gymnasium\ngymnasium.register('OfAModule-v0', entry_point='envs.catch:CatchEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = train("of_a_module:OfAModule-v0", *SMALL, f"run={tmp_path / 'run'}")
+    with pytest.raises(BadInput, match="if you trust it"):
+        evaluate(folder, episodes=1)
+    assert len(evaluate(folder, env_id="of_a_module:OfAModule-v0", episodes=2, max_steps=5).returns) == 2
+
+
 def test_a_function_and_its_arguments():
     """Made anew under the same name, it replaces the older one."""
     for size in (3, 4):

@@ -104,7 +104,6 @@ def test_tensorboard(tmp_path: Path) -> None:
     for suffix in ("gif", "mp4"):
         write_video(tmp_path / f"dream.{suffix}", frames)
         logger.video(f"dream_{suffix}", tmp_path / f"dream.{suffix}", 10)
-    logger.flush()
     logger.close()
     read = events(tmp_path)
     assert [(e.step, e.value) for e in read.Scalars("tokenizer/loss")] == [(10, 1.0), (20, 2.0), (30, 3.0)]

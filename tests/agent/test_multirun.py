@@ -68,6 +68,8 @@ def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
     folder = tmp_path / "catch" / "seed-0"
     (folder / "replay").mkdir(parents=True)  # of a run that was killed before its first checkpoint
     (folder / "metrics.csv").write_text("epoch,step,loss\n7,7,7\n")
+    for name in ("non_finite_policy_epoch_000000_update_000001.safetensors", ".writing-README.txt", "wandb_id.txt"):
+        (folder / name).touch()
     assert f"run folder: {folder}" in sweep()
     assert not re.search("^7,7", (folder / "metrics.csv").read_text(), re.MULTILINE)
     before = (folder / "metrics.csv").read_bytes()

@@ -115,6 +115,9 @@ def test_stopped_again_and_again(tmp_path, monkeypatch):
             assert end.code == AGAIN
             saved = checkpoint.load(folder)
             stages.add((saved.paused, saved.state["place"]["stage"], saved.state["place"]["done"] > 0))
+            if saved.epoch == 1 and saved.state["place"]["stage"] != "evaluate":  # in the middle of the second: no end
+                with pytest.raises(BadInput, match="has all its 1 epochs"):
+                    resume(folder, "epochs=1")
             config, overrides = TrainConfig(resume=str(folder)), [f"resume={folder}"]
     within = {(True, stage, True) for stage in ("collect", "tokenizer", "dynamics", "policy")}
     assert stages >= within | {(True, "evaluate", False)}
@@ -137,7 +140,15 @@ def test_a_crash_loses_nothing_but_time(four, two):
 def test_from_an_older_checkpoint(four, tmp_path, capsys):
     """What the run did after it is given up, and said so; nothing of it remains."""
     folder = shutil.copytree(four, tmp_path / "run")
+    assert [*folder.glob("evaluation_agent_epoch_000004*")]
+    (folder / "films").mkdir(exist_ok=True)
+    (folder / "films" / "epoch_000004_dream.mp4").touch()
+    cache = folder / "wandb" / "run-1" / "logs" / "debug-core.log"  # as Weights & Biases makes one
+    cache.parent.mkdir(parents=True)
+    cache.symlink_to(tmp_path / "elsewhere")
     resume(folder / "checkpoints" / "epoch_000002", "epochs=3")
+    assert not [*folder.glob("evaluation_*_epoch_000004*"), *folder.glob("films/epoch_000004*")]
+    assert [*folder.glob("evaluation_agent_epoch_000003*")] and cache.is_symlink()
     said = capsys.readouterr().out
     assert "epoch_000002: what the run did after it, up to" in said and said.count("changed: ") == 1
     assert "changed: epochs was 4 and is 3 from now on\n" in said
