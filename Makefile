@@ -17,18 +17,22 @@ endif
 train: .venv/installed
 	.venv/bin/python scripts/train.py experiment=crafter_quick
 
-test: .venv/installed
+test: .venv/tested
 	$(PYTEST) -m "not long"
 
-test-fast: .venv/installed
+test-fast: .venv/tested
 	$(PYTEST) -m "not long and not slow"
 
-test-long: .venv/installed
+test-long: .venv/tested
 	.venv/bin/python -m pytest -m long --timeout 0
 
 .venv/installed: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ": make PYTHON=python3.12, say.")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) "$(TORCH)"
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/tested: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) --editable ".[test]"
 	@touch $@

@@ -139,7 +139,7 @@ def check_config(config: TrainConfig) -> None:
         raise BadInput(f"logger={kinds} was given; choose one of {', '.join(KINDS)}, or several: logger=[csv,wandb].")
     if "wandb" in kinds and importlib.util.find_spec("wandb") is None:
         raise BadInput(
-            "logger=wandb was given, and Weights & Biases is not installed; run `pip install -e .[wandb]`, "
+            "logger=wandb was given, and Weights & Biases is not installed; run `pip install -e '.[wandb]'`, "
             "or choose from tensorboard, csv."
         )
     if config.env.timeout != EnvConfig.timeout and not (config.env.parallel or config.evaluation.parallel):

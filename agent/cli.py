@@ -167,7 +167,7 @@ def explain(error: Exception, schema: type) -> str:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
         if not group:
             return f"There is no configuration {given}; see configs/ for those that there are."
-        more = " (joblib, submitit_slurm and ray have to be installed: pip install -e .[joblib,slurm,ray])" if group == "hydra/launcher" else ""
+        more = " (joblib, submitit_slurm and ray have to be installed: pip install -e '.[joblib,slurm,ray]')" if group == "hydra/launcher" else ""
         return f"{group}={given} does not exist; choose one of {', '.join(error.options or [])}{more}."
     if isinstance(error, OverrideParseException):
         reason = str(error).splitlines()[0].rstrip(".")

@@ -191,7 +191,7 @@ class _WandB:
         except ImportError as error:
             raise BadInput(
                 "The logger 'wandb' was asked for and Weights & Biases is not installed; "
-                "run `pip install -e .[wandb]`, or choose from tensorboard, csv."
+                "run `pip install -e '.[wandb]'`, or choose from tensorboard, csv."
             ) from error
         self.wandb = wandb
         # The identifier stays with the run, so that a resumed run goes on in the same curves.

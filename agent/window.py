@@ -26,7 +26,7 @@ class Window:
             import pygame
         except ImportError as error:
             raise BadInput(
-                f"A window needs pygame, which is not installed; run `pip install -e .[play]`, or {FILM_INSTEAD}."
+                f"A window needs pygame, which is not installed; run `pip install -e '.[play]'`, or {FILM_INSTEAD}."
             ) from error
         self._pygame = pygame
         self._title = title

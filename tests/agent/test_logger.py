@@ -126,7 +126,7 @@ def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
 
 def test_wandb_missing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(BadInput, match=r"pip install -e .\[wandb\]"):
+    with pytest.raises(BadInput, match=r"pip install -e '.\[wandb\]'"):
         make_logger(["wandb"], tmp_path, {})
 
 

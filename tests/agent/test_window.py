@@ -82,5 +82,5 @@ def test_no_screen(monkeypatch):
 
 def test_no_pygame(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with pytest.raises(BadInput, match=r"pip install -e .\[play\].*video="):
+    with pytest.raises(BadInput, match=r"pip install -e '.\[play\]'.*video="):
         Window("test")
