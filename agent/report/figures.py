@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = Sequence[tuple[float, float]]  # environment steps or minutes, return
+Curve = Sequence[tuple[float, float, float]]  # epoch, environment steps or minutes, return
 
 # Told apart by the colour-blind too (Okabe and Ito): ours first, then what stands beside it.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -49,22 +49,25 @@ def clean(axes: Axes) -> None:
 
 
 def mean_and_range(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Several seeds' curves -> (steps [n], [mean, least, most] [3, n]) over the seeds that reach as far.
+    """Several seeds' curves -> (mean steps or minutes [n], [mean, least, most] return [3, n]), at each epoch over the seeds that
+    reach it.
 
     Between a seed's points it is a straight line; before its first and behind its last there is none.
     """
-    steps = np.unique([step for curve in curves for step, _ in curve])
+    epochs = np.unique([epoch for curve in curves for epoch, _, _ in curve])
     lines = []
     for curve in curves:
-        own_steps, values = np.array(sorted(curve)).T
-        lines.append(np.interp(steps, own_steps, values, left=np.nan, right=np.nan))
-    return steps, np.stack([np.nanmean(lines, axis=0), np.nanmin(lines, axis=0), np.nanmax(lines, axis=0)])
+        own_epochs, *columns = np.array(sorted(curve)).T
+        lines.append([np.interp(epochs, own_epochs, column, left=np.nan, right=np.nan) for column in columns])
+    places, returns = np.moveaxis(np.array(lines), 1, 0)
+    return np.nanmean(places, axis=0), np.stack([of(returns, axis=0) for of in (np.nanmean, np.nanmin, np.nanmax)])
 
 
-def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, float], against: str) -> Figure:
-    """A panel for each name: the seeds' mean and range, and the `published` mean where there is one.
+def draw_curves(curves: Mapping[str, Sequence[Curve]], levels: Mapping[str, Mapping[str, float]], against: str) -> Figure:
+    """A panel for each name: the seeds' mean and range, and lines at the `levels` that there are for it.
 
     curves:  name -> one a seed, each with one point or more
+    levels:  what it is -> name -> return
     against: what they are drawn against
     """
     from matplotlib.lines import Line2D
@@ -78,8 +81,9 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, f
         steps, (mean, least, most) = mean_and_range(seeds)
         axes.fill_between(steps, least, most, color=COLORS[0], alpha=0.2, linewidth=0)
         axes.plot(steps, mean, color=COLORS[0], linewidth=1.4, marker="o" if len(steps) < 15 else "", markersize=2.5)
-        if name in published:
-            axes.axhline(published[name], color=COLORS[1], linewidth=1.0, linestyle="--")
+        for color, level in zip(COLORS[1:], levels.values(), strict=False):
+            if name in level:
+                axes.axhline(level[name], color=color, linewidth=1.0, linestyle="--")
         escaped = name.replace("$", r"\$")  # else it starts a formula
         axes.set_title(f"{escaped} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})", fontsize=9)
         if steps[-1] >= 1000:
@@ -89,9 +93,13 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], published: Mapping[str, f
         clean(axes)
     figure.supxlabel(against, fontsize=9)
     figure.supylabel("return in evaluation", fontsize=9)
-    if any(name in published for name in curves):
-        line = Line2D([], [], color=COLORS[1], linestyle="--")
-        figure.legend([line], ["published Δ-IRIS, final mean"], loc="outside upper right", fontsize=8)
+    lines = {
+        label: Line2D([], [], color=color, linestyle="--")
+        for color, (label, level) in zip(COLORS[1:], levels.items(), strict=False)
+        if level.keys() & curves.keys()
+    }
+    if lines:
+        figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines), fontsize=8)
     return figure
 
 

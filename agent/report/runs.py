@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -139,11 +139,10 @@ class Run:
         """What its seeds share: the experiment, and the agent where it is not Δ-IRIS."""
         return f"{self.experiment}, {self.agent}" if self.agent else self.experiment
 
-    @property
-    def curve(self) -> list[tuple[float, float]]:
-        """(environment steps, score). The last epochs learn without playing: of several evaluations at the same step the last
-        one counts."""
-        return list({point.step: point.score for point in self.points}.items())
+    def curve(self, against: Literal["step", "minutes"]) -> list[tuple[float, float, float]]:
+        """(epoch, what the run had come to then, score). The last epochs learn without playing: of several evaluations at the
+        same step the last one counts."""
+        return list({(place := getattr(point, against)): (point.epoch, place, point.score) for point in self.points}.values())
 
     @property
     def timed(self) -> bool:

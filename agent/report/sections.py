@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -241,13 +241,20 @@ def learning_curves(section: Section) -> None:
     runs = sorted((run for run in section.runs if run.points), key=lambda run: run.name)
     if not runs:
         return
-    games = grouped(runs, lambda run: run.name)
-    published = {game: float(np.mean(scores)) for game, scores in DELTA_IRIS_ATARI.items()} if section.is_atari else {}
+    levels = {
+        "published Δ-IRIS, final mean": {game: float(np.mean(scores)) for game, scores in DELTA_IRIS_ATARI.items()} if section.is_atari else {},
+        RANDOM: {
+            name: float(np.mean([saved.score for saved in random]))
+            for name, played in grouped(runs, lambda run: run.name).items() if (random := random_evaluations(played))
+        },
+    }  # fmt: skip
+
+    def draw(runs: list[Run], against: Literal["step", "minutes"], label: str) -> Any:
+        games = grouped(runs, lambda run: run.name)
+        return figures.draw_curves({name: [run.curve(against) for run in seeds] for name, seeds in games.items()}, levels, label)
+
     caption = "Learning curves: evaluation during training, mean and range over seeds."
-    curves = {name: [run.curve for run in seeds] for name, seeds in games.items()}
-    section.add_figure(figures.draw_curves(curves, published, "environment steps"), "curves", caption)
+    section.add_figure(draw(runs, "step", "environment steps"), "curves", caption)
     if timed := [run for run in runs if run.timed]:
-        games = grouped(timed, lambda run: run.name)
-        curves = {name: [[(point.minutes, point.score) for point in run.points] for run in seeds] for name, seeds in games.items()}
         caption = "The same against the minutes that the run had taken." + " Runs whose logs tell no time are left out." * (timed != runs)
-        section.add_figure(figures.draw_curves(curves, published, "minutes"), "minutes", caption)
+        section.add_figure(draw(timed, "minutes", "minutes"), "minutes", caption)

@@ -250,9 +250,10 @@ def test_returns_of_other_environments(tmp_path: Path):
 
 
 def test_mean_and_range_of_curves():
-    """A seed counts from its first to its last point, between points on a straight line."""
-    steps, (mean, least, most) = mean_and_range([[(0, 0.0), (10, 10.0)], [(5, 1.0), (10, 0.0), (20, 4.0)]])
-    assert steps.tolist() == [0, 5, 10, 20]
+    """At an epoch seeds are averaged though one took longer to come there; each counts from its first to its last point, between
+    points on a straight line."""
+    steps, (mean, least, most) = mean_and_range([[(0, 0, 0.0), (10, 100, 10.0)], [(5, 70, 1.0), (10, 120, 0.0), (20, 240, 4.0)]])
+    assert steps.tolist() == [0, 60, 110, 240]
     assert mean.tolist() == [0, 3, 5, 4]
     assert least.tolist() == [0, 1, 0, 4]
     assert most.tolist() == [0, 5, 10, 4]

@@ -26,7 +26,7 @@ def test_runs_at_any_depth(tmp_path: Path):
     catch, _, boxing = runs
     assert (catch.experiment, catch.game, catch.environment, catch.name) == ("catch", None, CATCH, CATCH)
     assert (boxing.game, boxing.seed, boxing.epochs, boxing.reached) == ("Boxing", 3, 600, 600)
-    assert boxing.curve == [(100, 1.5), (300, 2.5)]
+    assert boxing.curve("step") == [(200, 100, 1.5), (600, 300, 2.5)]
     assert catch.evaluation is None and boxing.evaluation.score == 1.5
     assert find_runs(near)[0][0].folder == near
 
@@ -149,7 +149,7 @@ def test_a_foreign_log_is_left_out_and_the_run_stays(tmp_path: Path):
     write_evaluation(run, [1.0])
     (run / "metrics.csv").write_text("a,b\n1,2\n")
     runs, left_out = find_runs(tmp_path)
-    assert runs[0].curve == [] and runs[0].evaluation.score == 1.0
+    assert runs[0].points == [] and runs[0].evaluation.score == 1.0
     assert len(left_out) == 1 and "metrics.csv" in left_out[0]
 
 
