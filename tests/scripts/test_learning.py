@@ -84,8 +84,8 @@ def test_crafter_quick_learns_its_world(tmp_path):
 
 
 TENTH = (  # of the preset's frames; less of its updates
-    "epochs=4", "collect.first_steps=45_000", "collect.steps=1000", "tokenizer.first_updates=2900", "tokenizer.updates=50",
-    "dynamics.first_updates=1000", "dynamics.updates=50", "policy.first_updates=30", "policy.updates=30", "learner.mode=compiled",
+    "epochs=4", "collect.first_steps=33_000", "collect.steps=1000", "tokenizer.first_updates=2200", "tokenizer.updates=50",
+    "dynamics.first_updates=1000", "dynamics.updates=50", "policy.first_updates=20", "policy.updates=20", "learner.mode=compiled",
     "evaluate_every=4", "final_episodes=4",
 )  # fmt: skip
 
