@@ -45,6 +45,7 @@ def test_evaluate_and_play(whole: tuple[str, Path]) -> None:
         assert result.code == 0 and (run.parent / f"{where}.mp4").exists(), result.err
 
 
+@pytest.mark.slow
 def test_benchmark(whole: tuple[str, Path]) -> None:
     name, run = whole
     result = run_command("benchmark", (*OF_AGENT[name], "seconds=0.01", "modes=[eager]"), cwd=run.parent)
