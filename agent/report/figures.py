@@ -73,6 +73,7 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], levels: Mapping[str, Mapp
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
 
+    drawn = [(color, *level) for color, level in zip(COLORS[1:], levels.items(), strict=False) if level[1].keys() & curves.keys()]
     width = min(len(curves), 6)
     height = -(-len(curves) // width)
     figure = new_figure(2.4 * width + 0.4, 2.1 * height + 0.5) if len(curves) > 2 else new_figure(5 * width, 3.4)
@@ -81,7 +82,7 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], levels: Mapping[str, Mapp
         steps, (mean, least, most) = mean_and_range(seeds)
         axes.fill_between(steps, least, most, color=COLORS[0], alpha=0.2, linewidth=0)
         axes.plot(steps, mean, color=COLORS[0], linewidth=1.4, marker="o" if len(steps) < 15 else "", markersize=2.5)
-        for color, level in zip(COLORS[1:], levels.values(), strict=False):
+        for color, _, level in drawn:
             if name in level:
                 axes.axhline(level[name], color=color, linewidth=1.0, linestyle="--")
         escaped = name.replace("$", r"\$")  # else it starts a formula
@@ -93,13 +94,9 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], levels: Mapping[str, Mapp
         clean(axes)
     figure.supxlabel(against, fontsize=9)
     figure.supylabel("return in evaluation", fontsize=9)
-    lines = {
-        label: Line2D([], [], color=color, linestyle="--")
-        for color, (label, level) in zip(COLORS[1:], levels.items(), strict=False)
-        if level.keys() & curves.keys()
-    }
-    if lines:
-        figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines), fontsize=8)
+    if drawn:
+        lines = [Line2D([], [], color=color, linestyle="--") for color, _, _ in drawn]
+        figure.legend(lines, [label for _, label, _ in drawn], loc="outside upper right", ncols=len(drawn), fontsize=8)
     return figure
 
 
