@@ -150,7 +150,7 @@ def test_captured_updates_equal_compiled_ones(name, part, bf16, deterministic):
         *(("delta_iris", part, bf16) for part in ("tokenizer", "dynamics") for bf16 in (False, True)),
         *(("delta_light", part, True) for part in ("tokenizer", "dynamics")),
         ("iris", "tokenizer", True),
-        *(pytest.param(name, "policy", True, marks=pytest.mark.slow) for name in ("delta_iris", "dart")),
+        *(pytest.param(name, "policy", bf16, marks=pytest.mark.slow) for name in ("delta_iris", "dart") for bf16 in (False, True)),
     ],
 )
 def test_the_compiler_takes_an_update_whole_and_once(name, part, bf16):
