@@ -4,7 +4,7 @@
 PYTHON ?= python3
 # Test processes at a time, of one thread each: most of a test is Python, which has one.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS)
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 TORCH ?= torch==2.13.0
 
 # Without an NVIDIA card, the CPU build of torch: a tenth of the download. With one, the CUDA build.

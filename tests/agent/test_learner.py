@@ -98,6 +98,7 @@ def losses_of_twenty_updates(name: str, part: str, execution: Execution, device:
     """From the same start, on the same segments, with the same random numbers."""
     torch.manual_seed(0)
     agent = agent_with(name).to(device)
+    agent.config.actor_critic.horizon = 2  # of more, more is compiled, of the same
     learner = make_learner(agent, part, execution)
     torch.manual_seed(7)
     with torch._inductor.config.patch(fallback_random=True):  # else compiled code draws its numbers in its own order

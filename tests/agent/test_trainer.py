@@ -260,7 +260,7 @@ def test_what_goes_wrong_is_said_once(run, capsys, monkeypatch):
     assert [line for line in capsys.readouterr().err.splitlines() if "tired" in line] == ["Epoch 1: The policy is tired."]
 
 
-@pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=pytest.mark.long)])
 def test_two_runs_of_a_seed_are_equal(run, monkeypatch, mode):
     monkeypatch.setattr("agent.run.report", lambda folder, config: None)
     monkeypatch.setattr(Trainer, "show", lambda self, recording: None)
