@@ -24,7 +24,7 @@ import numpy as np
 
 from agent import files
 from agent.files import naming
-from agent.pictures import gif
+from agent.films import gif
 from envs.errors import BadInput
 
 KINDS = ("tensorboard", "csv", "wandb")

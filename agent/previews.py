@@ -12,8 +12,9 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.evaluation import Evaluation, Played
+from agent.films import write_video
 from agent.imagination import dream
-from agent.pictures import fitted, shown, side_by_side, strip, to_rgb, write_video
+from agent.pictures import fitted, shown, side_by_side, strip, to_rgb
 from agent.segment import Segment
 from envs.vector import EnvConfig, make_rendered
 

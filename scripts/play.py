@@ -15,7 +15,7 @@ from agent.agent import Agent
 from agent.checks import check_values, check_writable, pick_device
 from agent.cli import command
 from agent.config import TrainConfig
-from agent.pictures import FORMATS, write_video
+from agent.films import FORMATS, write_video
 from agent.play import Both, Choose, DreamAlone, Moment, Reality, Stage, by_agent, draw, play
 from agent.progress import progress
 from agent.saved import changed_environment, check_group, check_spaces, load_agent, named_environment

@@ -16,8 +16,8 @@ import torch
 
 from agent import checkpoint, files
 from agent.config import TrainConfig
+from agent.films import is_whole_mp4, write_video
 from agent.logger import make_logger, plot_curves, read_metrics
-from agent.pictures import is_whole_mp4, write_video
 from agent.run import train
 from envs.errors import Stopped
 from tests.tiny import tiny

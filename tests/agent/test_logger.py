@@ -13,8 +13,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agent.films import write_video
 from agent.logger import make_logger, plot_curves, read_metrics
-from agent.pictures import write_video
 from envs.errors import BadInput
 
 
