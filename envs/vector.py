@@ -26,7 +26,6 @@ from envs.workers import Workers
 from envs.wrappers import SeededEpisodes
 
 OTHERS = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "MinAtar/": "minatar.gym"}  # whose ids begin so
-SLOW_IMPORTS = ("torch", "torchrl")  # of a main module: seconds, which need not pass in each process
 
 
 @dataclass
@@ -276,12 +275,12 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
 
 
 def _start_method() -> str | None:
-    """Python's "forkserver", where there is one: modules that take seconds to import are imported once for all processes.
+    """Python's "forkserver", where there is one: what every environment needs is imported once for all processes.
 
-    torchrl makes "spawn" the usual method, by which each process imports them anew, with the main module."""
+    torchrl makes "spawn" the usual method, by which each process imports it anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
-    multiprocessing.set_forkserver_preload(["__main__", *(name for name in SLOW_IMPORTS if name in sys.modules)])
+    multiprocessing.set_forkserver_preload([__name__])
     return "forkserver"
 
 

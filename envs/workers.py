@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from time import monotonic
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -36,9 +38,10 @@ class Workers(AsyncVectorEnv):
         self._conducts = conducts
         self.seen: np.ndarray | None = None  # what was returned last
         try:
-            super().__init__(
-                makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=context, worker=work
-            )
+            with _no_main():
+                super().__init__(
+                    makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=context, worker=work
+                )
         except BaseException:
             self.close(terminate=True)
             raise
@@ -74,7 +77,7 @@ class Workers(AsyncVectorEnv):
         maker = CloudpickleWrapper(self.env_fns[index])
         arguments = (index, maker, child_pipe, parent_pipe, None, None, self.autoreset_mode)
         self.processes[index] = context.Process(target=work, args=arguments, daemon=True)
-        with clear_mpi_env_vars():
+        with clear_mpi_env_vars(), _no_main():
             self.processes[index].start()
         child_pipe.close()
         return parent_pipe
@@ -83,6 +86,18 @@ class Workers(AsyncVectorEnv):
         """The first that Gymnasium asks the processes."""
         self.parent_pipes = [Watched(self, i, pipe, self._conducts[i]) for i, pipe in enumerate(self.parent_pipes)]
         super()._check_spaces()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A process that is started would import the main module, and with ours torch: seconds and 200 MB each. Makers that come from
+    there are pickled by value and do without."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class Lost(Exception):

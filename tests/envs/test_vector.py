@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -105,6 +109,31 @@ def test_arguments_reach_the_game():
     env.step(0)
     assert env.step(0)[3]
     assert env.render().shape == (576, 576, 3)
+
+
+SCRIPT = """
+import sys
+import torch
+from envs.catch import CatchEnv
+from envs.vector import EnvConfig, gymnasium, make_vector
+
+class Mine(CatchEnv):
+    def reset(self, **arguments):
+        observation, info = super().reset(**arguments)
+        return observation, info | {"torch": "torch" in sys.modules}
+
+gymnasium.register("Mine-v0", Mine)
+envs = make_vector(EnvConfig(id="Mine-v0", parallel=True), [0, 1])
+print(envs.reset()[1]["torch"])
+envs.close()
+"""
+
+
+def test_processes_do_without_the_main_module(tmp_path):
+    """Its class comes to them, and neither its imports nor what it does."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    result = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    assert result.stdout == "[False False]\n", result.stderr
 
 
 def test_processes_know_what_only_this_one_has_registered():
