@@ -60,6 +60,7 @@ def test_one_folder_for_many_runs(given, many):
     assert expand([given, "seed=0"]) == [given, "seed=0"]
 
 
+@pytest.mark.slow
 def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
     def sweep(*changes: str) -> str:
         train_in_sweep(tiny(f"sweep={tmp_path}", *changes), ["experiment=catch", "seed=0"])

@@ -98,6 +98,7 @@ class AskedAt(Stop):
         return super().__call__()
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again(tmp_path, monkeypatch):
     """Wherever a run is asked to stop, it goes on from there as if nothing had been."""
     more = [f"{part}.{key}=9" for part in ("tokenizer", "dynamics", "policy") for key in ("updates", "first_updates")]
@@ -174,6 +175,7 @@ def test_a_memory_map_and_a_full_ring(tmp_path):
             assert torch.equal(value, theirs.tensors[part][name]), (part, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collect", [40, 47])
 def test_crafter(tmp_path, collect):
     """Episodes of at most 60 steps, so that some have just ended when the checkpoint is taken."""

@@ -185,6 +185,7 @@ def test_the_best_checkpoint_stays(run, monkeypatch):
     assert state["best"] == {"epoch": 2, "return": 5.0}
 
 
+@pytest.mark.slow
 @every_agent
 def test_learning_does_not_notice_evaluation(run, agent):
     often, seldom = run("epochs=3", name="often", agent=agent), run("epochs=3", "evaluate_every=3", name="seldom", agent=agent)

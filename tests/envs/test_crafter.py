@@ -50,6 +50,7 @@ def test_cells_of_whole_pixels():
     assert CrafterEnv(size=63).observation_space.shape == exact.shape
 
 
+@pytest.mark.slow
 def test_a_seed_decides_every_pixel_in_every_process(tmp_path):
     """Without the ordered chunks these processes part after some hundred steps."""
     runs = [

@@ -39,6 +39,7 @@ def test_catch():
     assert [keys.action(held) for held in (["left"], [], ["right"], ["d"])] == [0, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_all_atari_action_sets():
     """Of every game of ALE for one player, and all 18 actions."""
     games = [s.kwargs["game"] for id, s in gymnasium.registry.items() if id.startswith("ALE/") and id.endswith("-v5")]

@@ -45,7 +45,6 @@ def test_evaluate_and_play(whole: tuple[str, Path]) -> None:
         assert result.code == 0 and (run.parent / f"{where}.mp4").exists(), result.err
 
 
-@pytest.mark.slow
 def test_benchmark(whole: tuple[str, Path]) -> None:
     name, run = whole
     result = run_command("benchmark", (*OF_AGENT[name], "seconds=0.01", "modes=[eager]"), cwd=run.parent)
@@ -63,7 +62,6 @@ def test_another_agent_cannot_go_on(whole: tuple[str, Path]) -> None:
     assert (result.code, result.err) == (2, sentence)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("agent", NEW)
 @pytest.mark.parametrize("env", [("experiment=crafter_quick",), ("experiment=atari_quick",), ("env=gym", "env.id=CartPole-v1", "env.pixels=render")])
 def test_its_first_updates_elsewhere(agent: str, env: tuple[str, ...], tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ SHRUNKEN = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_the_whole_way(tmp_path: Path):
     """Pong, lost points and all: sign rewards, a scalar critic, its own protocol in evaluation."""
     result = train("experiment=atari_quick", *SHRUNKEN, "env.evaluation_kwargs.max_frames=600", "run=pong", cwd=tmp_path)

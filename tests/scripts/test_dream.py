@@ -24,7 +24,6 @@ def test_the_pages_say_the_same_in_ten_lines():
     assert all(COMMAND in (ROOT / page).read_text() for page in ("README.md", "docs/dream.md"))
 
 
-@pytest.mark.slow
 def test_what_learns_in_the_dream_plays_in_reality(catch: Path, tmp_path, monkeypatch):
     """catch: what the command leaves"""
     pytest.importorskip("stable_baselines3")

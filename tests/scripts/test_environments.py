@@ -48,8 +48,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "minigrid"])
+@pytest.mark.parametrize("name", ["cartpole", "minatar", *(pytest.param(name, marks=pytest.mark.long) for name in ("carracing", "pong"))])
 def test_its_world_is_learned(name, tmp_path):
     """In a minute: Δ-tokens say what changes, and rewards are learned. (Of ends a new policy meets others.)"""
     run = learn(name, tmp_path, *SHORT)
@@ -62,7 +61,6 @@ def test_its_world_is_learned(name, tmp_path):
     assert len(returns(run, name, "episodes=2")) == 2
 
 
-@pytest.mark.slow
 def test_minigrid_is_played_better_than_by_chance(tmp_path):
     """The first half of its epochs suffice."""
     run = learn("minigrid", tmp_path, "epochs=6", "evaluation.episodes=8")

@@ -43,7 +43,7 @@ def cases() -> Iterator:
         for name in ATTACKS if file != ".lock" else ("pickle", *PLACES):  # nobody reads what is in a lock
             for command in commands:
                 often = name in OFTEN and command is commands[OFTEN.index(name) % len(commands)]
-                yield pytest.param(file, name, command, marks=pytest.mark.slow if often else pytest.mark.long, id=f"{file}-{name}-{command[0]}")
+                yield pytest.param(file, name, command, marks=() if often else pytest.mark.long, id=f"{file}-{name}-{command[0]}")
 
 
 def place_of(run: Path, file: str) -> Path:
@@ -95,7 +95,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-@pytest.mark.slow
 def test_a_run_fills_its_disk(tmp_path: Path, small_disk: Path):
     """It stops with a sentence, its last checkpoint is whole; with room it goes on."""
     run = small_disk / "run"
@@ -113,7 +112,6 @@ def test_a_run_fills_its_disk(tmp_path: Path, small_disk: Path):
     assert not [path for path in run.rglob(".*") if path.name != ".lock"]
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_by_the_commands(tmp_path: Path, finished: Path):
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "checkpoints" / "epoch_000002" / "agent.safetensors"

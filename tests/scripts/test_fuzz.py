@@ -5,7 +5,6 @@ import pytest
 from tests.fuzz import main
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "number"), [("configurations", 50), ("commands", 15), ("folders", 20)])
 def test_each_is_done_or_refused(finished, kind: str, number: int):
     outcomes = main(kind, number, 1, finished)

@@ -5,7 +5,6 @@ import pytest
 from tests.killing import STAGES, main
 
 
-@pytest.mark.slow
 def test_twenty_kills(tmp_path):
     """In docs/reliability.md stands what `python -m tests.killing kills=1000` came to."""
     assert set(main(20, seed=1, folder=tmp_path)) == set(STAGES)

@@ -46,7 +46,6 @@ def errors(agent: Agent, segments: Segment, moving: bool = False) -> tuple[float
     return float(torch.cat(ours).mean()), float(torch.cat(copied).mean())
 
 
-@pytest.mark.slow
 def test_catch_is_learned_from_pixels(catch, tmp_path):
     output = tmp_path / "evaluation.json"
     result = evaluate(f"run={catch}", "episodes=100", "seed=77", f"output={output}", cwd=tmp_path)
@@ -66,7 +65,6 @@ def test_catch_is_learned_by_the_others(agent, seed, tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text())["return_mean"] >= 0.8
 
 
-@pytest.mark.slow
 def test_crafter_quick_learns_its_world(tmp_path):
     run = tmp_path / "run"
     result = train("experiment=crafter_quick", f"run={run}", cwd=tmp_path)
@@ -90,7 +88,6 @@ TENTH = (  # of the preset's frames; less of its updates
 )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)  # half a machine that is slow takes more than the 900 seconds of all others
 def test_crafter_laptop_has_learned_after_a_tenth_of_its_frames(tmp_path):
     run = tmp_path / "run"

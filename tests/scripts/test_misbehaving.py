@@ -40,18 +40,14 @@ def check_stopped(result: Result, *named: str) -> None:
     assert ("Traceback" in result.err) == ("Error" in sentence or "Exit" in sentence)
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("fault", "parallel", "named"),
     [
         ("raise", False, "failed at step 1 of its episode 6: KeyError: 'level 1'"),
         ("SystemExit", False, "failed at step 1 of its episode 6: SystemExit: 0"),
-        slow("raise in reset", True, "failed in the reset that begins its episode 6: KeyError: 'level 0'"),
-        slow("hang", True, "gave no answer for 2 s (env.timeout=2) at step 1 of its episode 6"),
-        slow("die", True, "died by the signal SIGKILL at step 1 of its episode 6"),
+        ("raise in reset", True, "failed in the reset that begins its episode 6: KeyError: 'level 0'"),
+        ("hang", True, "gave no answer for 2 s (env.timeout=2) at step 1 of its episode 6"),
+        ("die", True, "died by the signal SIGKILL at step 1 of its episode 6"),
     ],
 )
 def test_training_stops(place: Path, fault: str, parallel: bool, named: str):
@@ -62,7 +58,6 @@ def test_training_stops(place: Path, fault: str, parallel: bool, named: str):
     check_gone(place)
 
 
-@pytest.mark.slow
 def test_training_goes_on(place: Path):
     """By one kind of failure and then, resumed, by another; and an evaluation by yet another."""
     env = (*ENV, *AFTER, "env.parallel=true", "env.timeout=2", f"env.kwargs.pids={place}/pids", "env.kwargs.fault=hang")
@@ -83,7 +78,6 @@ def test_training_goes_on(place: Path):
     check_gone(place)
 
 
-@pytest.mark.slow
 def test_a_killed_run_takes_its_processes_with_it(place: Path, tmp_path: Path):
     """By SIGKILL, while an environment hangs."""
     given = ("env.kwargs.fault=hang", "env.parallel=true", f"env.kwargs.pids={place}/pids", "env.timeout=1000")
@@ -122,7 +116,6 @@ def test_episodes_that_end_at_once(place: Path):
     assert result.code == 0, result.err
 
 
-@pytest.mark.slow
 def test_episodes_that_never_end(place: Path):
     endless = ("env.kwargs.fault=endless", "env.kwargs.after=100000", "evaluation.max_steps=40", "evaluation.num_envs=4")
     result = train(*TINY, *ENV, *endless, cwd=place)

@@ -109,7 +109,6 @@ def test_two_processes_do_not_share_a_folder(place: Path):
     process.join()
 
 
-@pytest.mark.slow
 def test_several_at_a_time(place: Path):
     """By joblib, in processes of their own, which the failure of one leaves alone."""
     result = typed(place, "dynamics.steps=5,99", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -118,7 +117,6 @@ def test_several_at_a_time(place: Path):
     assert result.err.count("steps=99") >= 2
 
 
-@pytest.mark.slow
 def test_on_a_ray_cluster_of_this_machine(place: Path):
     result = typed(
         place, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"
@@ -155,7 +153,6 @@ done
 """
 
 
-@pytest.mark.slow
 def test_on_slurm(place: Path, monkeypatch):
     """The script that is submitted, and what it comes to where these commands stand in for a cluster's."""
     (place / "slurm").mkdir()

@@ -66,6 +66,7 @@ def test_help_and_cfg(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [False, True])
 def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
     """When it is tried, and nothing is left behind; or later, and what was played and learned stays."""
@@ -82,6 +83,7 @@ def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
             shutil.rmtree(place / "new")
 
 
+@pytest.mark.slow
 def test_an_environment_that_its_seed_does_not_decide(place: Path):
     """When such a run is resumed, its running episodes are cut, it says so, and goes on."""
     unseeded = "env.id=odd_envs:Unseeded-v0"
@@ -95,13 +97,12 @@ def test_an_environment_that_its_seed_does_not_decide(place: Path):
     assert after.tensors["replay"]["truncated"].sum() >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "to_all", "code"),
     [
         (signal.SIGINT, True, 130), (signal.SIGTERM, True, AGAIN), (signal.SIGKILL, False, -signal.SIGKILL),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-            (signal.SIGINT, False, 130), (signal.SIGTERM, False, AGAIN), (signal.SIGUSR1, True, AGAIN),
-        )),
+        (signal.SIGINT, False, 130), (signal.SIGTERM, False, AGAIN), (signal.SIGUSR1, True, AGAIN),
     ],
 )  # fmt: skip
 def test_stopped(place: Path, number: signal.Signals, to_all: bool, code: int):
