@@ -46,6 +46,8 @@ def command(
     Exit code 2 and one sentence for bad input, 1 for a run that had to stop, 130 for Ctrl-C.
     """
     store(config_name, schema)
+    # A process that multiprocessing starts imports the main module by it: of ours it needs nothing, and torch would come along.
+    vars(sys.modules["__main__"]).pop("__file__", None)
     sys.path.append(os.getcwd())  # env.id=module:Name-v0 finds a module where one stands
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors arrive here instead of in Hydra's own report
     failures: list[Exception] = []

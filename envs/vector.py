@@ -26,6 +26,7 @@ from envs.workers import Workers
 from envs.wrappers import SeededEpisodes
 
 OTHERS = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "MinAtar/": "minatar.gym"}  # whose ids begin so
+SLOW_IMPORTS = ("torch", "torchrl")  # of a main module: seconds, which need not pass in each process
 
 
 @dataclass
@@ -275,12 +276,13 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
 
 
 def _start_method() -> str | None:
-    """Python's "forkserver", where there is one: what every environment needs is imported once for all processes.
+    """Python's "forkserver", where there is one: what a script takes seconds to import is imported once for all processes.
 
-    torchrl makes "spawn" the usual method, by which each process imports it anew."""
+    torchrl makes "spawn" the usual method, by which each imports it anew, with the main module. (Ours is spared them: agent/cli.py.)"""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
-    multiprocessing.set_forkserver_preload([__name__])
+    has_script = hasattr(sys.modules["__main__"], "__file__")
+    multiprocessing.set_forkserver_preload(["__main__", *(name for name in SLOW_IMPORTS if has_script and name in sys.modules)])
     return "forkserver"
 
 

@@ -4,13 +4,11 @@ import multiprocessing
 import os
 import select
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from time import monotonic
-from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -38,10 +36,9 @@ class Workers(AsyncVectorEnv):
         self._conducts = conducts
         self.seen: np.ndarray | None = None  # what was returned last
         try:
-            with _no_main():
-                super().__init__(
-                    makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=context, worker=work
-                )
+            super().__init__(
+                makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=context, worker=work
+            )
         except BaseException:
             self.close(terminate=True)
             raise
@@ -77,7 +74,7 @@ class Workers(AsyncVectorEnv):
         maker = CloudpickleWrapper(self.env_fns[index])
         arguments = (index, maker, child_pipe, parent_pipe, None, None, self.autoreset_mode)
         self.processes[index] = context.Process(target=work, args=arguments, daemon=True)
-        with clear_mpi_env_vars(), _no_main():
+        with clear_mpi_env_vars():
             self.processes[index].start()
         child_pipe.close()
         return parent_pipe
@@ -86,18 +83,6 @@ class Workers(AsyncVectorEnv):
         """The first that Gymnasium asks the processes."""
         self.parent_pipes = [Watched(self, i, pipe, self._conducts[i]) for i, pipe in enumerate(self.parent_pipes)]
         super()._check_spaces()
-
-
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """A process that is started would import the main module, and with ours torch: seconds and 200 MB each. Makers that come from
-    there are pickled by value and do without."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 class Lost(Exception):
@@ -278,6 +263,7 @@ def work(
     Signals that are sent to a whole job are the parent's to follow; if the parent dies, this ends.
     """
     parent_pipe.close()
+    np.random.seed()  # forked, it would draw what the others draw, if the environment draws from it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -112,28 +112,29 @@ def test_arguments_reach_the_game():
 
 
 SCRIPT = """
-import sys
-import torch
+import gymnasium, numpy, torchrl
 from envs.catch import CatchEnv
-from envs.vector import EnvConfig, gymnasium, make_vector
+from envs.vector import EnvConfig, make_vector
 
-class Mine(CatchEnv):
+class Drawing(CatchEnv):
     def reset(self, **arguments):
         observation, info = super().reset(**arguments)
-        return observation, info | {"torch": "torch" in sys.modules}
+        return observation, info | {"drawn": numpy.random.random()}
 
-gymnasium.register("Mine-v0", Mine)
-envs = make_vector(EnvConfig(id="Mine-v0", parallel=True), [0, 1])
-print(envs.reset()[1]["torch"])
-envs.close()
+gymnasium.register("Drawing-v0", "__main__:Drawing")
+if __name__ == "__main__":
+    envs = make_vector(EnvConfig(id="Drawing-v0", parallel=True), [0, 1, 2])
+    print(len(set(envs.reset()[1]["drawn"])))
+    envs.close()
 """
 
 
-def test_processes_do_without_the_main_module(tmp_path):
-    """Its class comes to them, and neither its imports nor what it does."""
+def test_an_environment_of_a_script(tmp_path):
+    """Which is imported by each process, and its modules by all together; yet each draws its own numbers."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    result = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
-    assert result.stdout == "[False False]\n", result.stderr
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300, env=os.environ | paths)
+    assert result.stdout == "3\n", result.stderr
 
 
 def test_processes_know_what_only_this_one_has_registered():

@@ -1,5 +1,8 @@
 """Environments that an agent cannot play, or that trouble it. Found as odd_envs:<name>-v0 from the folder they lie in."""
 
+import multiprocessing
+import sys
+
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
@@ -108,6 +111,16 @@ class Unseeded(Odd):
         return observation, reward, self.steps >= self.end, truncated, info
 
 
+class Apart(Odd):
+    """Says what its process has imported, and draws without a seed of its own."""
+
+    def reset(self, *, seed=None, options=None):
+        if multiprocessing.current_process().daemon:  # one of several, each with an environment
+            with open("apart", "a") as file:
+                file.write(f"{'torch' in sys.modules} {np.random.random()}\n")
+        return super().reset(seed=seed)
+
+
 class Unready(Odd):
     """Knows what it shows once it was reset, and cannot be closed before."""
 
@@ -119,5 +132,5 @@ class Unready(Odd):
         raise RuntimeError("reset me first")
 
 
-for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded, Unready):
+for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded, Apart, Unready):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)

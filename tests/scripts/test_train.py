@@ -83,6 +83,14 @@ def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
             shutil.rmtree(place / "new")
 
 
+def test_processes_import_what_their_environments_need(place: Path):
+    """And not the command, with torch; what they draw at random differs."""
+    result = train(*SHORT, "env.id=odd_envs:Apart-v0", "env.parallel=true", "epochs=1", cwd=place)
+    assert result.code == 0, result.err
+    lines = (place / "apart").read_text().splitlines()
+    assert len(lines) == len(set(lines)) > 6 and all(line.startswith("False") for line in lines)
+
+
 @pytest.mark.slow
 def test_an_environment_that_its_seed_does_not_decide(place: Path):
     """When such a run is resumed, its running episodes are cut, it says so, and goes on."""
