@@ -232,11 +232,15 @@ def check_group(env_config: EnvConfig, name: str, given: str) -> None:
     """Raises BadInput if a run that is to go on lies in another environment than that of configs/env/<name>.yaml.
 
     env=gym fits all: it names none."""
+    own: dict[str, Any] = dataclasses.asdict(env_config)
     chosen: dict[str, Any] = {"defaults": [name]}
-    while "id" not in chosen:  # that of the file from which it starts
-        chosen = yaml.safe_load((CONFIGS / "env" / f"{chosen['defaults'][0]}.yaml").read_text())
-    if chosen["id"] not in (env_config.id, ""):
-        raise BadInput(f"{given} was given, but the run has env.id={env_config.id}; leave it out.")
+    while "defaults" in chosen:  # and the file from which it starts, whose values it may change
+        start = yaml.safe_load((CONFIGS / "env" / f"{chosen.pop('defaults')[0]}.yaml").read_text())
+        chosen = OmegaConf.to_container(OmegaConf.merge(start, chosen))
+    for key, value in sorted(chosen.items(), key=lambda item: item[0] != "id"):  # the id tells most
+        fits = value.items() <= own[key].items() if isinstance(value, dict) else value in (None, "", own[key])
+        if not fits:
+            raise BadInput(f"{given} was given, but the run has env.{key}={own[key]}; leave it out.")
 
 
 def named_environment(overrides: Sequence[str]) -> str | None:

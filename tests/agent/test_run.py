@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from agent import checkpoint
+from agent import checkpoint, configure
 from agent.logger import read_metrics
 from agent.run import claim, make_folder, run_folder, train
 from agent.saved import config_from_state, differences, load_agent, resumed_config
@@ -246,6 +246,20 @@ class TestWhatMayChange:
         assert resumed_config(self.SAVED, [f"env={fits}"]) == self.SAVED
         with pytest.raises(BadInput, match=f"env={others} was given, but the run has env.id=deltadream/Catch-v0"):
             resumed_config(self.SAVED, [f"env={others}"])
+
+    @pytest.mark.parametrize(
+        ("name", "has"),
+        [("crafter", None), ("crafter_laptop", None), ("crafter_parallel", "env.parallel=False"), ("gym", None), ("atari_quick", "env.id=deltadream/Crafter-v1")],
+    )
+    def test_what_its_file_sets_besides(self, name: str, has: str | None):
+        saved = configure("experiment=crafter_laptop", "env.kwargs.length=500")
+        if has is None:
+            assert resumed_config(saved, [f"env={name}"]) == saved
+        else:
+            with pytest.raises(BadInput, match=f"env={name} was given, but the run has {has}; leave it out"):
+                resumed_config(saved, [f"env={name}"])
+        with pytest.raises(BadInput, match="env.size=None"):
+            resumed_config(configure("experiment=crafter"), ["env=crafter_laptop"])
 
 
 class TestFolder:
