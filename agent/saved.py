@@ -237,7 +237,7 @@ def check_group(env_config: EnvConfig, name: str, given: str) -> None:
     while "defaults" in chosen:  # and the file from which it starts, whose values it may change
         start = yaml.safe_load((CONFIGS / "env" / f"{chosen.pop('defaults')[0]}.yaml").read_text())
         chosen = OmegaConf.to_container(OmegaConf.merge(start, chosen))
-    for key, value in sorted(chosen.items(), key=lambda item: item[0] != "id"):  # the id tells most
+    for key, value in chosen.items():  # the id, which tells most, comes first
         fits = value.items() <= own[key].items() if isinstance(value, dict) else value in (None, "", own[key])
         if not fits:
             raise BadInput(f"{given} was given, but the run has env.{key}={own[key]}; leave it out.")

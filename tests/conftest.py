@@ -12,6 +12,6 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The commands as processes are slow, but for training. The longest first: at the end a worker would be left alone with one of them."""
     for item in items:
-        if "scripts" in item.path.parts and item.path.name != "test_train.py":
+        if item.path.parent.name == "scripts" and item.path.name != "test_train.py":
             item.add_marker("slow")
     items.sort(key=lambda item: (item.get_closest_marker("timeout") is None, item.get_closest_marker("slow") is None))

@@ -36,6 +36,13 @@ def agent_with(name: str, quantizer: str | None = None) -> Agent:
     return Agent(config, SPACES).eval()
 
 
+def agent_of_two_steps(name: str) -> Agent:
+    """Imagined ones: of more, more is traced and compiled, of the same."""
+    agent = agent_with(name)
+    agent.config.actor_critic.horizon = 2
+    return agent
+
+
 every = pytest.mark.parametrize(("name", "part"), [(name, part) for name in AGENTS for part in PARTS])
 
 
@@ -100,8 +107,7 @@ def test_a_recorded_update_replays_bit_equal(name, part, quantizer):
 def losses_of_twenty_updates(name: str, part: str, execution: Execution, device: str = "cpu") -> list[dict[str, float]]:
     """From the same start, on the same segments, with the same random numbers."""
     torch.manual_seed(0)
-    agent = agent_with(name).to(device)
-    agent.config.actor_critic.horizon = 2  # of more, more is compiled, of the same
+    agent = agent_of_two_steps(name).to(device)
     learner = make_learner(agent, part, execution)
     torch.manual_seed(7)
     with torch._inductor.config.patch(fallback_random=True):  # else compiled code draws its numbers in its own order
@@ -168,9 +174,7 @@ def test_the_compiler_takes_an_update_whole_and_once(name, part, bf16):
         return graph.forward
 
     torch._dynamo.reset()
-    agent = agent_with(name)
-    agent.config.actor_critic.horizon = 2  # of more, more is traced, of the same
-    learner = make_learner(agent, part, Execution("eager", bf16))
+    learner = make_learner(agent_of_two_steps(name), part, Execution("eager", bf16))
     learner.forward = torch.compile(learner.forward, fullgraph=True, dynamic=False, backend=backend)
     for seed in range(2):
         learner.update(random_segment(4, PARTS[part], seed=seed))

@@ -48,7 +48,9 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@pytest.mark.parametrize("name", ["cartpole", "minatar", *(pytest.param(name, marks=pytest.mark.long) for name in ("carracing", "pong"))])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in ("carracing", "pong"))) for name in ENVIRONMENTS if name != "minigrid"]
+)
 def test_its_world_is_learned(name, tmp_path):
     """In a minute: Δ-tokens say what changes, and rewards are learned. (Of ends a new policy meets others.)"""
     run = learn(name, tmp_path, *SHORT)
