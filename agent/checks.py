@@ -156,10 +156,11 @@ def check_config(config: TrainConfig) -> None:
     context, steps = config.agent.dynamics.context, window(config, "dynamics").steps
     if steps > context:
         raise BadInput(f"dynamics.steps={steps} is more than agent.dynamics.context={context}; give at most the context.")
-    if config.agent.actor_critic.burn_in > steps:
+    burn_in, horizon = config.agent.actor_critic.burn_in, config.agent.actor_critic.horizon
+    if steps < min(context, burn_in - 1 + horizon):
         raise BadInput(
-            f"agent.actor_critic.burn_in={config.agent.actor_critic.burn_in} is more than the segment that the "
-            f"dynamics learns from, dynamics.steps={steps}; give at most that."
+            f"dynamics.steps={steps} is less than what imagination takes of the context, agent.actor_critic.burn_in={burn_in} − 1 + horizon={horizon}, "
+            "and nothing would have been learned there; give more, or leave it out."
         )
     config.agent.tokenizer.check_steps(config.tokenizer.steps)
     config.agent.dynamics.check_steps(steps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from agent.pictures import checked
 from envs.errors import BadInput
 
 FORMATS = (".mp4", ".gif")
+logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # what it warns of on a full disk is told by an error of ours
 
 
 def write_video(path: Path, frames: np.ndarray | Iterable[np.ndarray], fps: float = 15) -> None:

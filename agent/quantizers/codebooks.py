@@ -100,7 +100,8 @@ class CosineQuantizer(CodebookQuantizer):
         entropy = self.usage_entropy()
         revive = entropy < math.log2(c.size) - 2
         if c.revival_updates is not None:
-            revive = revive & ((entropy < 1) | (self.updates < c.revival_updates))
+            revive = revive & (self.updates < c.revival_updates)
+        revive = revive | (entropy < min(1, math.log2(c.size) / 2))
         dead = revive & (self.usage < 0.1 / c.size)
         random_rows = z[torch.randint(z.shape[0], (c.size,), device=z.device)]
         self.codebook.copy_(torch.where(dead[:, None], random_rows, moved))

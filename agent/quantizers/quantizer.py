@@ -41,7 +41,8 @@ class QuantizerConfig:
     decay:           of the moving average that moves the codes
     usage_decay:     of the moving average of how often each code is used
     revival_updates: updates during which unused codes are revived as soon as the usage entropy falls two
-                     bits below its maximum; null: always. Below one bit they are revived in any case.
+                     bits below its maximum; null: always. Below one bit (where there
+                     are less than four codes, half of theirs) they are revived in any case.
     levels:          of fsq, each dimension's; their product is the number of codes. The paper recommends [8, 6, 5],
                      [8, 5, 5, 5], [7, 5, 5, 5, 5] for about 2^8, 2^10, 2^12 codes.
 

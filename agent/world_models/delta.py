@@ -22,16 +22,20 @@ from agent.world_models.tokens import DynamicsOutput, Imagined, TokenDynamics, T
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
+LEAST_SHARED = 4  # channels of each place
+
 
 @dataclass
 class DeltaDynamicsConfig(TokenDynamicsConfig):
-    """i_token: whether the transformer sees each frame as an I-token; false is an ablation of the paper's
+    """i_token: whether the transformer sees each frame as an I-token; false is an ablation of the paper's. (Nothing of the past is left then
+             to a dream that outgrows the context.)
     conv:    of the frame encoder that makes it
     shared:  whether the I-token is made of the tokenizer's view of the frame instead, which learns nothing from it; a linear layer
              brings each of its places to `latent` channels. Not as published, but that encoder knows the frames already, where an
              own one learns them from rewards and tokens; and each frame is encoded once
     latent:  channels of the encoder's output, of which a linear layer then makes the I-token; null, as published: as many as
-             fill the I-token, and no such layer
+             fill the I-token, and no such layer. With `shared` at least 4: they are normalised, and less would tell frames apart by
+             their signs, one not at all
     fused:   whether the I-token is added to the action's input instead of standing before it: what an action leads to depends on both, and
              attention need not find the one first; a position less a step. Not as published
     decoded_from: of a sequence that is learned from, the frames from this one on, counted from 0, are the decoder's, each of the one
@@ -68,7 +72,7 @@ class DeltaDynamics(TokenDynamics):
     def __init__(self, config: DeltaDynamicsConfig, spaces: Spaces, tokenizer: DeltaTokenizer) -> None:
         super().__init__(config)
         codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
-        for option in ("fused", "decoded_from"):
+        for option in ("shared", "latent", "fused", "decoded_from"):
             if getattr(config, option) and not config.i_token:
                 given = f"{option}={str(getattr(config, option)).lower()}"
                 raise BadInput(f"agent.dynamics.{given} and i_token=false were given, and no frame is seen; leave out one of them.")
@@ -94,6 +98,11 @@ class DeltaDynamics(TokenDynamics):
             conv = self.config.conv.fitted(spaces.size)
             channels, side = spaces.channels, conv.output_size(spaces.size)
         latent = self.config.latent or width // side**2
+        if self.config.shared and latent < LEAST_SHARED:
+            raise BadInput(
+                f"agent.dynamics.shared=true would leave {latent} channels of each of the frame's {side}×{side} places to the I-token; "
+                f"give agent.dynamics.latent={LEAST_SHARED} or more."
+            )
         if not latent:
             raise BadInput(
                 f"the world model's width {width} is less than the {side**2} cells of its frame encoder's output; "
@@ -117,7 +126,8 @@ class DeltaDynamics(TokenDynamics):
     def embed(self, frames: Tensor, actions: Tensor, tokens: Tensor) -> Tensor:
         """What the transformer reads of T steps.
 
-        frames: [B, T, C, H, W], as in `embed_frames`; actions: [B, T, F]; tokens: [B, T, K] -> [B, T (2 + K), width]
+        frames: [B, T, C, H, W], as in `embed_frames`; actions: [B, T, F]; tokens: [B, T, K]
+        -> [B, T × positions a step, width]
         """
         return torch.cat([*self.embed_actions(frames, actions), self.token_embedding(tokens)], dim=2).flatten(1, 2)
 

@@ -102,6 +102,11 @@ class FrameWorld(TokenWorld[FrameTokenizer, FrameDynamics, FrameMoment]):
 
     unit = "frames"
 
+    def start(self, segment: Segment) -> WorldState[FrameMoment]:
+        """As in `TokenWorld`. Of as many frames as the context has room for, the first step forgets all but the newest: no others are read."""
+        full = segment.mask.shape[1] == self.dynamics.config.context
+        return super().start(segment[:, -1:] if full else segment)
+
     def recall(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, FrameMoment]:
         self.check_past(segment.mask.shape[1])
         tokens = self.tokenizer.tokens_of(segment)

@@ -174,7 +174,7 @@ class TokenWorld(ABC, Generic[ItsTokenizer, ItsDynamics, Moment]):
     def recall(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, Moment]:
         """What there is to know of each row's frames up to `last`.
 
-        segment: [B, T] without padding up to there; last: T − 1, or [B] int64 of each row's own
+        segment: [B, T], padding before its frames among them as if there had been black ones; last: T − 1, or [B] int64 of each row's own
         -> what the transformer reads of the T − 1 first frames, up to what is `Moment`, [B, n, width] (anything from
         `last` on); what stands at the last
 

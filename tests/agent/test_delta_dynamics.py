@@ -123,7 +123,7 @@ def test_the_end_is_terminated_and_not_truncated(dynamics: DeltaDynamics) -> Non
     assert dynamics.loss(segment, tokens)["end"] != before["end"]
 
 
-KINDS = [{}, {"latent": 3}, {"latent": 3, "shared": True}, {"fused": True}]  # of the I-token
+KINDS = [{}, {"latent": 4}, {"latent": 4, "shared": True}, {"fused": True}]  # of the I-token
 
 
 @pytest.mark.parametrize("kind", [*KINDS, {"decoded_from": 2}])
@@ -141,9 +141,12 @@ def test_misfits_are_refused(agent: Agent) -> None:
         DeltaDynamics(config, SPACES, agent.tokenizer)
     config.latent = 1  # then it fits
     assert DeltaDynamics(config, SPACES, agent.tokenizer).embed_frames(random_segment(2, 2).frames).shape == (2, 2, 12)
-    for given, option in (("fused=true", {"fused": True}), ("decoded_from=2", {"decoded_from": 2})):
+    for given, option in (("fused=true", {"fused": True}), ("decoded_from=2", {"decoded_from": 2}), ("shared=true", {"shared": True}), ("latent=4", {"latent": 4})):
         with pytest.raises(BadInput, match=f"{given} and i_token=false were given"):
             DeltaDynamics(DeltaDynamicsConfig(i_token=False, **option), SPACES, agent.tokenizer)
+    config.shared = True
+    with pytest.raises(BadInput, match="would leave 1 channels of each of the frame's 4×4 places .* agent.dynamics.latent=4 or more"):
+        DeltaDynamics(config, SPACES, agent.tokenizer)
     with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
         DeltaDynamics(DeltaDynamicsConfig(reward="scalar"), SPACES, agent.tokenizer)
 
@@ -216,7 +219,7 @@ def test_stepping_equals_the_forward_pass(past: int, steps: int, change: dict) -
 
 def test_a_shared_view_is_the_tokenizers_and_what_a_policy_reads_of_codes() -> None:
     """Of each place of the map a code; those of imagined frames are those of the same frames, were they real."""
-    agent = make_agent(latent=3, shared=True)
+    agent = make_agent(latent=4, shared=True)
     segment, actions = random_segment(2, 3), torch.randint(ACTIONS, (2, 4, 2), generator=torch.Generator().manual_seed(1))
     state = agent.world.start(segment)
     for action in actions.unbind(dim=1):
@@ -228,7 +231,7 @@ def test_a_shared_view_is_the_tokenizers_and_what_a_policy_reads_of_codes() -> N
         assert close(codes[:, 5], state.moment.views.flatten(2)[:, :, 5])
 
 
-@pytest.mark.parametrize("change", [{}, {"latent": 3, "shared": True}])
+@pytest.mark.parametrize("change", [{}, {"latent": 4, "shared": True}])
 @pytest.mark.parametrize("real", [1, 3])
 def test_decoded_frames_are_learned_from_as_a_dream_shows_them(real: int, change: dict) -> None:
     """What it predicts there is what it predicts in the dream of what happened."""

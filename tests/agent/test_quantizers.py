@@ -136,3 +136,12 @@ def test_usage_in_numbers() -> None:
     assert quantizer.codes_in_use() == 3
     quantizer.usage.zero_()[:3] = 3 * torch.tensor([0.5, 0.25, 0.25])  # revival leaves it unnormalised
     assert quantizer.usage_entropy().item() == pytest.approx(1.5)
+
+
+def test_revival_in_a_book_of_four() -> None:
+    """Of its two bits none is left two below them: it is less than one that counts."""
+    quantizer = CosineQuantizer(QuantizerConfig(size=4, dim=DIM, usage_decay=1.0))
+    for usage, revives in (((0.9, 0.1, 0.0, 0.0), True), ((0.4, 0.3, 0.3, 0.0), False)):
+        quantizer.usage.copy_(torch.tensor(usage))
+        quantizer(noise(40, DIM))
+        assert (quantizer.usage[3] == 0.25) == revives

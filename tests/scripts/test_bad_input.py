@@ -89,6 +89,7 @@ VALUES = {
     "agent.actor_critic.horizon=6": ["horizon=6", "context"],
     "agent.actor_critic.burn_in=6": ["burn_in=6", "dynamics.steps=5"],
     "agent.dynamics.decoded_from=5": ["agent.dynamics.decoded_from=5", "none of the 5 frames"],
+    "dynamics.steps=4": ["dynamics.steps=4", "burn_in=2 − 1 + horizon=4"],
     "dynamics.steps=7": ["dynamics.steps=7", "agent.dynamics.context=6"],
     "agent.tokenizer.tokens=3": ["3 tokens", "tile"],
     "agent.tokenizer.tokens=64": ["64 tokens", "tile"],
