@@ -34,7 +34,7 @@ from agent.learner import NonFinite
 from envs.errors import BadInput
 from tests.attacks import look
 from tests.scripts import commands
-from tests.tiny import OF_AGENT, TINY
+from tests.tiny import OF_AGENT, TINY, leave_out_films
 
 ACTIONS: dict[str, Callable[[], gymnasium.Space]] = {
     "two": lambda: spaces.Discrete(2),
@@ -129,8 +129,7 @@ def try_configuration(arguments: tuple[str, ...], place: Path) -> str:
     refusal that is no single sentence or left something behind."""
     run, out = place / "run", io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        patch.setattr("agent.trainer.Trainer.show", lambda self, recording: None)  # films take most of the time
-        patch.setattr("agent.run.report", lambda folder, config: None)
+        leave_out_films(patch)
         try:
             train(Anything, *arguments, f"run={run}")
             return "trained"

@@ -18,10 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent import checkpoint
 from tests.equal import check_equal
 from tests.scripts import commands
-from tests.tiny import TINY
+from tests.tiny import TINY, leave_out_films
 
 # Stage -> how many of its calls there are in an epoch of SETTINGS, at least; of "start" two thirds of all.
 STAGES = {"collect": 14, "update": 6, "evaluate": 18, "checkpoint": 40, "log": 2, "start": 6}
@@ -70,10 +72,7 @@ def start(arguments: tuple[str, ...], cwd: Path, kill: tuple[str, int, bool] | N
 
 
 def _train(arguments: tuple[str, ...], cwd: str, kill: tuple[str, int, bool] | None) -> None:
-    from agent import run, trainer
-
-    trainer.Trainer.show = lambda self, recording: None  # films take most of the time
-    run.report = lambda folder, config: None
+    leave_out_films(pytest.MonkeyPatch())
     if kill is not None:
         arm(*kill)
     commands._child("train", arguments, cwd, cwd, {}, memory=None)

@@ -1,5 +1,6 @@
 """A run of seconds: every part of the loop on Catch, as small as it gets."""
 
+import pytest
 from omegaconf import OmegaConf
 
 from agent.api import configure
@@ -40,6 +41,12 @@ TINY_CRAFTER = (
     *(setting.replace("patch=8", "patch=16") for setting in TINY if not setting.startswith(("env.id", "experiment"))),
     "experiment=crafter", "env.id=deltadream/Crafter-v1", "+env.kwargs.length=60", "collect.first_steps=150",
 )  # fmt: skip
+
+
+def leave_out_films(patch: pytest.MonkeyPatch) -> None:
+    """They and the curves take most of the time of runs as short as these."""
+    patch.setattr("agent.trainer.Trainer.show", lambda *_: None)
+    patch.setattr("agent.run.report", lambda *_: None)
 
 
 def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:

@@ -21,7 +21,7 @@ from agent.tokenizers.frame import FrameTokenizerConfig
 from agent.world_models.delta import DeltaDynamicsConfig
 from agent.world_models.frame import FrameDynamicsConfig
 from envs.spaces import Spaces
-from tests.tiny import tiny
+from tests.tiny import leave_out_films, tiny
 
 ACTIONS, SIZE = 4, 16
 SPACES = Spaces(channels=3, size=SIZE, actions=(ACTIONS, ACTIONS))
@@ -92,12 +92,16 @@ def agent() -> Agent:
     return Agent(small_config(), SPACES)
 
 
+@pytest.fixture
+def without_films(monkeypatch) -> None:
+    leave_out_films(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A run of three epochs with all its checkpoints. Copy it before changing it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.trainer.Trainer.show", lambda *_: None)
-        patch.setattr("agent.run.report", lambda *_: None)
+        leave_out_films(patch)
         train(tiny(f"run={folder}", "epochs=3", "keep=3", "learner.mode=eager", "evaluation.num_envs=1", "logger=csv"), [])
     return folder

@@ -28,6 +28,7 @@ class Steered(CatchEnv):
         return observation, reward + self.bonus, *rest
 
 
+@pytest.mark.usefixtures("without_films")
 def test_an_environment_of_this_process(tmp_path, capsys):
     folder = train(Steered, *SMALL, "env.bins=3", "env.kwargs.bonus=5", f"run={tmp_path / 'run'}")
     assert folder == tmp_path / "run" and (folder / "checkpoints").is_dir()
@@ -41,6 +42,7 @@ def test_an_environment_of_this_process(tmp_path, capsys):
     assert sorted(folder.rglob("*")) == files
 
 
+@pytest.mark.usefixtures("without_films")
 def test_an_environment_of_a_module(tmp_path, monkeypatch):
     """It is imported where it is named, and nowhere else."""
     (tmp_path / "of_a_module.py").write_text(

@@ -122,12 +122,8 @@ def test_an_evaluation_always_ends(agent):
     assert evaluate(agent, config(None), EvaluationConfig(episodes=3, num_envs=2, max_steps=7)).cut == 0  # just ended
 
 
+@pytest.mark.usefixtures("without_films")
 class TestRun:
-    @pytest.fixture(autouse=True)
-    def without_films(self, monkeypatch):
-        monkeypatch.setattr("agent.trainer.Trainer.show", lambda self, recording: None)
-        monkeypatch.setattr("agent.run.report", lambda folder, config: None)
-
     def run(self, folder, *overrides: str) -> None:
         train(tiny(f"run={folder}", *overrides), [])
 
@@ -146,6 +142,7 @@ class TestRun:
         check_equal(whole, halves)
         assert sum(row["collect/restarts"] for row in read_metrics(halves / "metrics.csv")) >= 3
 
+    @pytest.mark.slow
     def test_stopped_it_keeps_what_was_played(self, tmp_path):
         """And goes on, each time, with the episodes after those that broke off, until it is through."""
         env = ("env.id=Misbehaving-v0", "env.kwargs.fault=raise", "env.kwargs.after=38", "collect.first_steps=200", "epochs=2")
@@ -170,6 +167,7 @@ class TestRun:
         colors = [int(frame[0, 31, 31]) for frame in firsts]
         assert len(set(colors)) > 0.8 * len(colors)  # of 230; were they the first ones again each time, a third of them would be new
 
+    @pytest.mark.slow
     def test_stopped_in_an_evaluation(self, tmp_path, monkeypatch):
         """Which a resumed run begins anew: it stops again as long as the environment is not mended."""
         run, env = tmp_path / "run", ("env.id=Misbehaving-v0", "env.evaluation_kwargs.fault=raise", "env.kwargs.after=35")

@@ -121,14 +121,8 @@ def resume(run: Path, *overrides: str, epochs: int = 4) -> None:
     train(TrainConfig(resume=str(run)), [f"resume={run}", f"epochs={epochs}", *overrides])
 
 
-@pytest.fixture
-def without_films(monkeypatch) -> None:
-    monkeypatch.setattr("agent.trainer.Trainer.show", lambda *_: None)
-    monkeypatch.setattr("agent.run.report", lambda *_: None)
-
-
 @pytest.mark.usefixtures("without_films")
-@pytest.mark.parametrize("what", ["agent.safetensors", "state.json", "manifest.json", "rows"])
+@pytest.mark.parametrize("what", ["rows", *(pytest.param(what, marks=pytest.mark.slow) for what in ("agent.safetensors", "state.json", "manifest.json"))])
 def test_stop_or_previous(run: Path, what: str, capsys):
     path = run / checkpoint.load(run).chunks[-1].path if what == "rows" else folder(run, 3) / what
     flip(path)

@@ -166,10 +166,9 @@ def test_a_save_that_fails_at_any_call(tmp_path: Path, code: int):
     assert failed == n - 1 > 15
 
 
+@pytest.mark.usefixtures("without_films")
 def test_a_run_on_a_full_disk(tmp_path: Path, monkeypatch):
     """It stops with one sentence, which says what to do, and goes on when there is room."""
-    monkeypatch.setattr("agent.trainer.Trainer.show", lambda *_: None)
-    monkeypatch.setattr("agent.run.report", lambda *_: None)
     run, write = tmp_path / "run", checkpoint.write_new
 
     def full(path: Path, data: bytes) -> None:

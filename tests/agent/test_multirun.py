@@ -101,6 +101,7 @@ def test_every_run_may_compile(tmp_path):
         double(torch.ones(3))
 
 
+@pytest.mark.slow
 def test_a_folder_stands_for_one_configuration(tmp_path, capsys):
     """What an experiment's file says may change between two calls of the same command."""
     arguments = ["experiment=catch", "seed=0"]

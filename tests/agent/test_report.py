@@ -130,6 +130,7 @@ def test_the_same_runs_are_the_same_report(partial: Path, tmp_path: Path):
         assert path.read_bytes() == (partial / "report" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark(tmp_path: Path):
     """Whoever has the published scores has the published aggregates, and what others printed stands beside."""
     write_atari(tmp_path, {game: [float(score) for score in scores] for game, scores in DELTA_IRIS_ATARI.items()})

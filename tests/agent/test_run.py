@@ -23,25 +23,24 @@ from agent.config import TrainConfig
 from envs.errors import BadInput
 from tests.attacks import look
 from tests.equal import check_equal
-from tests.tiny import OF_AGENT, TINY_CRAFTER, tiny, tiny_of
+from tests.tiny import OF_AGENT, TINY_CRAFTER, leave_out_films, tiny, tiny_of
 
-pytestmark = pytest.mark.usefixtures("without_films")
+pytestmark = pytest.mark.usefixtures("all_without_films")
+
 
 def resume(folder: Path, *overrides: str) -> None:
     train(TrainConfig(resume=str(folder)), [f"resume={folder}", *overrides])
 
 
 @pytest.fixture(scope="module")
-def without_films():
-    """Films take most of the time of runs as short as these."""
+def all_without_films():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.trainer.Trainer.show", lambda self, recording: None)
-        patch.setattr("agent.run.report", lambda folder, config: None)
+        leave_out_films(patch)
         yield
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory, without_films) -> Path:
+def four(tmp_path_factory, all_without_films) -> Path:
     """Four epochs at once."""
     folder = tmp_path_factory.mktemp("four") / "run"
     train(tiny(f"run={folder}", "epochs=4", "keep=9"), [])
@@ -57,6 +56,7 @@ def two(four: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["iris", "dart"])
 def test_one_and_one_epoch_of_the_others_are_two(tmp_path, agent):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
@@ -66,7 +66,7 @@ def test_one_and_one_epoch_of_the_others_are_two(tmp_path, agent):
     check_equal(whole, halves)
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("parallel", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_and_two_epochs_are_four(four, tmp_path, parallel):
     folder = tmp_path / "run"
     train(tiny(f"run={folder}", "epochs=2", "keep=9", f"env.parallel={parallel}"), [])

@@ -146,6 +146,7 @@ def test_a_recorded_step_replays_bit_equal(world: StaggeredWorld) -> None:
     assert all(torch.equal(a, b) for a, b in zip(state.cache, twin.cache, strict=True))
 
 
+@pytest.mark.slow
 def test_the_compiler_takes_a_step_whole_and_once(least: StaggeredWorld) -> None:
     """Under autocast, too; and rows that begin again change nothing."""
     graphs, execution = [], Execution("eager", bf16=True)

@@ -15,7 +15,7 @@ from agent.config import PartConfig, TrainConfig
 from agent.segment import Segment
 from agent.trainer import Trainer, episode_metrics
 from envs.scores import CRAFTER_ACHIEVEMENTS
-from tests.tiny import OF_AGENT, tiny_of
+from tests.tiny import OF_AGENT, leave_out_films, tiny_of
 
 
 every_agent = pytest.mark.parametrize("agent", OF_AGENT)
@@ -25,8 +25,11 @@ every_agent = pytest.mark.parametrize("agent", OF_AGENT)
 def run(tmp_path, capsys):
     """Trains in this process -> the run's folder."""
 
-    def run(*overrides: str, name: str = "run", agent: str = "delta_iris") -> Path:
-        train(tiny_of(agent, f"run={tmp_path / name}", "policy.start_epoch=0", *overrides), [])
+    def run(*overrides: str, name: str = "run", agent: str = "delta_iris", films: bool = False) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            if not films:
+                leave_out_films(patch)
+            train(tiny_of(agent, f"run={tmp_path / name}", "policy.start_epoch=0", *overrides), [])
         return tmp_path / name
 
     return run
@@ -40,7 +43,6 @@ def calls(monkeypatch) -> list:
     monkeypatch.setattr(Trainer, "learn", lambda self, part: done.append((part, self.epoch)) or {})
     monkeypatch.setattr(Trainer, "evaluate", lambda self: done.append(("evaluate", self.epoch)))
     monkeypatch.setattr(Trainer, "save", lambda self: done.append(("save", self.epoch)) or self.folder)
-    monkeypatch.setattr("agent.run.report", lambda folder, config: None)
     return done
 
 
@@ -145,7 +147,7 @@ def test_every_metric(run, agent):
 
 
 def test_the_folder_explains_itself(run, capsys):
-    folder = run("seed=7", "epochs=2")
+    folder = run("seed=7", "epochs=2", films=True)
     text = (folder / "README.txt").read_text()
     for part in ("experiment=catch", "seed=7", "torch 2.", "Python 3.", "resume=", "evaluate.py run="):
         assert part in text
@@ -168,7 +170,7 @@ def test_the_folder_explains_itself(run, capsys):
 def test_pictures_are_logged(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run("epochs=1") / "tensorboard")).Reload()
+    events = EventAccumulator(str(run("epochs=1", films=True) / "tensorboard")).Reload()
     assert set(events.Tags()["images"]) == {f"evaluate/{x}" for x in ("reconstruction", "dream", "episode")}
     assert {"tokenizer/loss", "policy/entropy", "evaluate/return_mean", "epoch"} <= set(events.Tags()["scalars"])
 
@@ -177,8 +179,6 @@ def test_the_best_checkpoint_stays(run, monkeypatch):
     returns = iter([0.0, 5.0, 1.0, 2.0, 3.0, 3.0])  # the last evaluation is also written to a file
     summary = {"return_median": 0.0, "return_standard_error": 0.0, "length_mean": 9.0}
     monkeypatch.setattr("agent.evaluation.Evaluation.summary", lambda self: summary | {"return_mean": next(returns)})
-    monkeypatch.setattr(Trainer, "show", lambda self, recording: None)
-    monkeypatch.setattr("agent.run.report", lambda folder, config: None)
     folder = run("epochs=5", "keep=1", "checkpoint_every=4")  # the best is saved whenever it comes
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch_000002", "epoch_000005"]
     state = json.loads((folder / "checkpoints" / "epoch_000005" / "state.json").read_text())
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_stays(run, monkeypatch):
 @pytest.mark.slow
 @every_agent
 def test_learning_does_not_notice_evaluation(run, agent):
-    often, seldom = run("epochs=3", name="often", agent=agent), run("epochs=3", "evaluate_every=3", name="seldom", agent=agent)
+    often, seldom = (run("epochs=3", f"evaluate_every={n}", name=str(n), agent=agent, films=True) for n in (1, 3))
     ours, theirs = (checkpoint.load(folder).tensors for folder in (often, seldom))
     for part in ("agent", "random", "replay"):
         for name, value in ours[part].items():
@@ -262,9 +262,7 @@ def test_what_goes_wrong_is_said_once(run, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=pytest.mark.long)])
-def test_two_runs_of_a_seed_are_equal(run, monkeypatch, mode):
-    monkeypatch.setattr("agent.run.report", lambda folder, config: None)
-    monkeypatch.setattr(Trainer, "show", lambda self, recording: None)
+def test_two_runs_of_a_seed_are_equal(run, mode):
     small = ("epochs=2", f"learner.mode={mode}", "deterministic=true", "precision=fp32", "agent.actor_critic.horizon=2")
     try:
         one, other = (checkpoint.load(run(*small, name=name)) for name in ("one", "other"))

@@ -129,6 +129,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_environment_of_a_script(tmp_path):
     """Which is imported by each process, and its modules by all together; yet each draws its own numbers."""
     (tmp_path / "script.py").write_text(SCRIPT)

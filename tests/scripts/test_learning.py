@@ -82,8 +82,8 @@ def test_crafter_quick_learns_its_world(tmp_path):
 
 
 TENTH = (  # of the preset's frames; less of its updates
-    "epochs=4", "collect.first_steps=33_000", "collect.steps=1000", "tokenizer.first_updates=2200", "tokenizer.updates=50",
-    "dynamics.first_updates=1000", "dynamics.updates=50", "policy.first_updates=20", "policy.updates=20",
+    "epochs=4", "collect.first_steps=33_000", "collect.steps=1000", "tokenizer.first_updates=1900", "tokenizer.updates=50",
+    "dynamics.first_updates=900", "dynamics.updates=50", "policy.first_updates=40", "policy.updates=20",
     "evaluate_every=4", "final_episodes=4",
 )  # fmt: skip
 

@@ -49,6 +49,7 @@ def test_what_it_prints(finished: Path):
     assert len(result.stderr.splitlines()) <= 2  # a run of seconds, into a file: no bars
 
 
+@pytest.mark.slow
 def test_resume(finished: Path, tmp_path: Path):
     """Two and two epochs are four."""
     run = shutil.copytree(finished, tmp_path / "halves")
@@ -83,6 +84,7 @@ def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
             shutil.rmtree(place / "new")
 
 
+@pytest.mark.slow
 def test_processes_import_what_their_environments_need(place: Path):
     """And not the command, with torch; what they draw at random differs."""
     result = train(*SHORT, "env.id=odd_envs:Apart-v0", "env.parallel=true", "epochs=1", cwd=place)
