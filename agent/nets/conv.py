@@ -41,17 +41,23 @@ class ConvConfig:
     blocks: int = 1
     attention: int = 0
 
-    def fitted(self, image_size: int) -> ConvConfig:
-        """Itself, with `down` for frames of this size. Raises BadInput if there are too few stages to halve."""
-        if self.down is not None:
-            return self
+    def fitted(self, image_size: int, key: str) -> ConvConfig:
+        """Itself, with `down` for frames of this size. Raises BadInput, which names `key`, if sizes do not fit together."""
+        try:
+            fitted = self if self.down is not None else replace(self, down=self._halvings(image_size))
+            fitted.output_size(image_size)
+        except BadInput as error:
+            raise BadInput(f"{key} does not fit: {error}") from error
+        return fitted
+
+    def _halvings(self, image_size: int) -> list[int]:
         halvings = math.ceil(math.log2(max(1, image_size / self.patch / LARGEST_MAP)))
         if halvings > len(self.mult):
             raise BadInput(
                 f"Frames of {image_size}×{image_size} take {halvings} halvings to come to {LARGEST_MAP}×{LARGEST_MAP}, and "
                 f"mult={list(self.mult)} has {len(self.mult)} stages; give mult more, or raise patch."
             )
-        return replace(self, down=[int(stage < halvings) for stage in range(len(self.mult))])
+        return [int(stage < halvings) for stage in range(len(self.mult))]
 
     def attends(self, stage: int) -> bool:
         """Whether there is attention in this stage, counted from 0."""

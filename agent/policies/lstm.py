@@ -96,7 +96,7 @@ class CnnLstmPolicy(LstmPolicy):
     def __init__(self, config: CnnLstmPolicyConfig, shape: tuple[int, int, int], actions: tuple[int, ...]) -> None:
         super().__init__(config, actions)
         channels, _, size = shape
-        conv = config.conv.fitted(size)
+        conv = config.conv.fitted(size, "agent.policy.conv")
         features = config.latent * conv.output_size(size) ** 2
         self.encoder = Encoder(conv, channels=channels, latent=config.latent)
         self.add_lstm(features)

@@ -71,7 +71,8 @@ class DeltaTokenizer(Tokenizer):
         super().__init__()
         self.config = config
         self.image_size = spaces.size
-        conv, frame_conv = config.conv.fitted(spaces.size), config.frame_conv.fitted(spaces.size)
+        conv = config.conv.fitted(spaces.size, "agent.tokenizer.conv")
+        frame_conv = config.frame_conv.fitted(spaces.size, "agent.tokenizer.frame_conv")
         self.map_size = conv.output_size(spaces.size)
         self.tokens = config.tokens
         self.grid = token_grid(config.tokens)

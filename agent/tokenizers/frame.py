@@ -49,7 +49,7 @@ class FrameTokenizer(Tokenizer):
     def __init__(self, config: FrameTokenizerConfig, spaces: Spaces) -> None:
         super().__init__()
         self.config = config
-        conv = config.conv.fitted(spaces.size)
+        conv = config.conv.fitted(spaces.size, "agent.tokenizer.conv")
         self.map_size = conv.output_size(spaces.size)
         self.tokens = self.map_size**2  # a frame, K
         self.encoder = Encoder(conv, channels=spaces.channels, latent=config.quantizer.vector_dim)

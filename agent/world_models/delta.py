@@ -95,7 +95,7 @@ class DeltaDynamics(TokenDynamics):
         width = self.config.transformer.width
         channels, side, _ = view_shape
         if not self.config.shared:
-            conv = self.config.conv.fitted(spaces.size)
+            conv = self.config.conv.fitted(spaces.size, "agent.dynamics.conv")
             channels, side = spaces.channels, conv.output_size(spaces.size)
         latent = self.config.latent or width // side**2
         if self.config.shared and latent < LEAST_SHARED:

@@ -114,10 +114,10 @@ def test_any_frames_and_factors(spaces) -> None:
     (64, 1, [1, 1, 1, 0]), (96, 1, [1, 1, 1, 1]), (8, 1, [0, 0, 0, 0]), (5, 1, [0, 0, 0, 0]), (64, 4, [1, 0, 0, 0]), (64, 16, [0] * 4),
 ])  # fmt: skip
 def test_stages_follow_from_the_size(size, patch, down) -> None:
-    assert ConvConfig(mult=[1] * 4, down=None, patch=patch).fitted(size).down == down
+    assert ConvConfig(mult=[1] * 4, down=None, patch=patch).fitted(size, "conv").down == down
 
 
 def test_stages_that_do_not_suffice() -> None:
     with pytest.raises(BadInput, match="256×256 take 5 halvings .* has 2 stages; give mult more, or raise patch"):
-        ConvConfig(mult=[1, 2], down=None).fitted(256)
-    assert ConvConfig(down=[0, 1]).fitted(7).down == [0, 1]
+        ConvConfig(mult=[1, 2], down=None).fitted(256, "conv")
+    assert ConvConfig(mult=[1, 2], down=[0, 1]).fitted(8, "conv").down == [0, 1]

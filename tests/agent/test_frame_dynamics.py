@@ -255,6 +255,7 @@ def test_the_start_is_the_last_frame(world: FrameWorld) -> None:
     state = world.start(segment)
     assert torch.equal(state.moment.tokens, world.tokenizer.encode(segment.frames[:, -1]))
     assert torch.equal(world.codes(state.moment), world.codes_of(segment.frames)[:, -1])
+    assert world.start(random_segment(2, CONTEXT)).position == 0  # of a full context nothing is read that the first step forgets
     other = segment.clone()
     other.actions[:, -1] += 1  # not taken yet
     assert all(torch.equal(a, b) for a, b in zip(state.cache, world.start(other).cache, strict=True))

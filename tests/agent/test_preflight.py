@@ -42,7 +42,7 @@ def test_lines():
     [
         (["agent.dynamics.reward=sign"], SPACES, "agent.dynamics.reward=two_hot"),
         (["replay.capacity=1000000000000"], SPACES, "lower replay.capacity"),
-        (["agent.policy.conv.patch=5"], SPACES, "divisible by 5"),
+        (["agent.policy.conv.patch=5"], SPACES, "agent.policy.conv does not fit: image size 32 is not divisible by 5"),
     ],
 )
 def test_what_does_not_fit_the_experiment(overrides, spaces, named):
