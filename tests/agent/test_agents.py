@@ -60,6 +60,7 @@ ABLATIONS = (  # docs/agents.md
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ablation"), ABLATIONS)
 def test_the_papers_ablations_learn(name: str, ablation: str) -> None:
     """One line each; what they take away is not there, and what is left learns, imagines and dreams."""

@@ -132,6 +132,7 @@ class TestRun:
         restarts = [row["collect/restarts"] for row in read_metrics(tmp_path / "run" / "metrics.csv")]
         assert sum(restarts) >= 3 and capsys.readouterr().out.count("it is restarted") == sum(restarts)
 
+    @pytest.mark.slow
     def test_resumed_to_the_bit(self, tmp_path):
         """Failures among the episodes before, in the running ones, and after."""
         env = (*RESTART, "env.kwargs.fault=by seed", "env.max_restarts=100", "keep=9")

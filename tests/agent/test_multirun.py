@@ -90,6 +90,7 @@ def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
     assert checkpoint.load(folder).epoch == 2
 
 
+@pytest.mark.slow
 def test_every_run_may_compile(tmp_path):
     """Dynamo refuses more than some versions of the same function, and all the runs of a sweep may be one process."""
     double = torch.compile(lambda x: x * 2, backend="eager", fullgraph=True, dynamic=False)

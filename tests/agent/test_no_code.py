@@ -76,6 +76,7 @@ def test_a_file_of_a_checkpoint(run: Path, outside: Path, file: str, what: str):
     check_refused(run, lambda: resume(run), *named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", EACH)
 @pytest.mark.parametrize("file", ["policy_optimizer.safetensors", "replay.safetensors", "rows"])
 def test_a_file_that_only_resuming_reads(run: Path, outside: Path, file: str, what: str):
@@ -116,6 +117,7 @@ def test_a_log_that_is_gone_on_with(run: Path, outside: Path, what: str):
     check_refused(run, lambda: make_logger(["csv"], run, {}, 3), "metrics.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [".lock", "README.txt", "curves.png", "films", "tensorboard", "replay/.writing-53", "checkpoints/.writing-epoch_000004"])
 @pytest.mark.parametrize("what", ["link", "pipe", "socket"])
 def test_what_a_resumed_run_would_write_to(run: Path, outside: Path, name: str, what: str):

@@ -138,6 +138,7 @@ def test_a_crash_loses_nothing_but_time(four, two):
     assert steps == [row["step"] for row in read_metrics(four / "metrics.csv")]
 
 
+@pytest.mark.slow
 def test_from_an_older_checkpoint(four, tmp_path, capsys):
     """What the run did after it is given up, and said so; nothing of it remains."""
     folder = shutil.copytree(four, tmp_path / "run")
@@ -161,6 +162,7 @@ def test_from_an_older_checkpoint(four, tmp_path, capsys):
     check_equal(four, folder)
 
 
+@pytest.mark.slow
 def test_a_memory_map_and_a_full_ring(tmp_path):
     """The replay overwrites its oldest rows; half an episode remains of some."""
     ring = ("replay.capacity=90", "replay.storage=memmap", "keep=1")
@@ -187,6 +189,7 @@ def test_crafter(tmp_path, collect):
     check_equal(whole, halves)
 
 
+@pytest.mark.slow
 def test_episodes_that_have_just_ended(tmp_path):
     """Catch ends after 9 steps; 3 environments and 27 + 30 steps: all three ended at the first checkpoint."""
     overrides = ("collect.first_steps=27", "collect.steps=40")

@@ -167,6 +167,7 @@ def test_the_folder_explains_itself(run, capsys):
         assert what in printed
 
 
+@pytest.mark.slow
 def test_pictures_are_logged(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

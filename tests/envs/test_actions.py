@@ -53,6 +53,7 @@ spaces = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(spaces, st.integers(2, 6))
 @example(Box(9, 10.5, ()), 4)  # of two digits, the last two are alike

@@ -47,6 +47,7 @@ def test_nothing_is_computed_twice_or_for_nobody(name: str) -> None:
         assert 0.995 * floor < flop[part] / 1e12 < allowed * floor, part
 
 
+@pytest.mark.slow
 @both
 def test_half_of_the_published_launches(name: str) -> None:
     """The count does not depend on batch and steps, but for the horizon."""
