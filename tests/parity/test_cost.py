@@ -18,7 +18,6 @@ from .published import our_config
 
 # Batch and steps of tokenizer and dynamics, batch of the policy.
 SIZES = {"crafter": ((32, 21), (32, 21), 86), "atari": ((16, 21), (64, 26), 64)}
-both = pytest.mark.parametrize("name", ["crafter", pytest.param("atari", marks=pytest.mark.slow)])
 # Floors of the arithmetic (TFLOP), in the order of PARTS.
 FLOORS = {"crafter": (9.85, 2.08, 8.64), "atari": (3.79, 4.74, 6.58)}
 # What may be added: the policy's separate learning pass encodes each imagined frame once more.
@@ -37,7 +36,7 @@ def configuration(name: str) -> tuple[TrainConfig, int]:
     return c, description["num_actions"]
 
 
-@both
+@pytest.mark.parametrize("name", ["crafter", pytest.param("atari", marks=pytest.mark.slow)])
 def test_nothing_is_computed_twice_or_for_nobody(name: str) -> None:
     c, num_actions = configuration(name)
     with torch.device("meta"):
@@ -48,7 +47,7 @@ def test_nothing_is_computed_twice_or_for_nobody(name: str) -> None:
 
 
 @pytest.mark.slow
-@both
+@pytest.mark.parametrize("name", SIZES)
 def test_half_of_the_published_launches(name: str) -> None:
     """The count does not depend on batch and steps, but for the horizon."""
     c, num_actions = configuration(name)
