@@ -1,6 +1,8 @@
 # make train      the environment, then a small agent on real Crafter, in minutes
 # make test       every test, but for those that run for hours (make test-long)
 # make test-fast  the quick ones
+# make lint       format, rules and types
+# make docs       the documentation as a site, in docs/_build/html
 PYTHON ?= python3
 # Test processes at a time, of one thread each: most of a test is Python, which has one.
 WORKERS ?= 2
@@ -13,7 +15,7 @@ ifeq ($(shell command -v nvidia-smi),)
 TORCH_FLAGS ?= --extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 15
 endif
 
-.PHONY: train test test-fast test-long
+.PHONY: train test test-fast test-long lint docs
 train: .venv/installed
 	.venv/bin/python scripts/train.py experiment=crafter_quick
 
@@ -26,6 +28,14 @@ test-fast: .venv/tested
 test-long: .venv/tested
 	.venv/bin/python -m pytest -m long --timeout 0
 
+lint: .venv/linted
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+docs: .venv/documented
+	OMP_NUM_THREADS=1 .venv/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 .venv/installed: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ": make PYTHON=python3.12, say.")'
 	$(PYTHON) -m venv .venv
@@ -35,4 +45,12 @@ test-long: .venv/tested
 
 .venv/tested: .venv/installed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) --editable ".[test]"
+	@touch $@
+
+.venv/linted: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) --editable ".[lint]"
+	@touch $@
+
+.venv/documented: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) --editable ".[docs]"
 	@touch $@

@@ -2,17 +2,18 @@
 
 import os
 
-# Before torch is imported: its OpenMP threads wait for one another in a busy loop, which on a machine that
-# does anything else besides makes an update up to fifty times slower. A short wait, then sleep.
+import gymnasium
+
+import envs  # noqa: F401  (registers its environments)
+
+# Before torch is imported. By default its OpenMP threads wait for one another in a busy loop, which
+# makes an update up to fifty times slower on a machine that does anything else.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-# And torchrl, which would tell of every storage on standard output.
-os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
 
-
-def __getattr__(name: str):
-    """`from agent import train, evaluate`, without importing everything with each part of the package."""
-    if name in ("train", "evaluate", "configure"):
-        from agent import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module 'agent' has no attribute {name!r}")
+if "deltadream/Dream-v0" not in gymnasium.registry:
+    gymnasium.register(
+        "deltadream/Dream-v0",
+        entry_point="agent.dream.env:make_dream",
+        vector_entry_point="agent.dream.env:make_dreams",
+        max_episode_steps=1000,  # a world may forget to end its episodes
+    )

@@ -1,55 +1,37 @@
-"""λ-returns, the losses of actor and critic, and the target network."""
+"""λ-returns, the losses of actor and critic, and the target network (Δ-IRIS, section 2.3)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from agent.config.agent import ActorCriticConfig
 from agent.imagination import Trajectory, burn_in, imagine
 from agent.nets.heads import Select, gumbel_max
-from agent.policies.policy import Policy, PolicyOutput
+from agent.policies.base import Policy, PolicyOutput
 from agent.segment import Segment, masked_mean
-from agent.world_models.tokens import TokenWorld
+from agent.world_models.base import World
+
+Scale = Callable[[Tensor, Tensor], Tensor]
+"""Advantages [B, H] and the mask of those that count -> what the actor sees of them."""
 
 
-@dataclass
-class ActorCriticConfig:
-    """burn_in:     past frames, the start of imagination among them
-    horizon:        imagined steps
-    discount:       γ
-    lambda_:        λ
-    entropy_weight: of the entropy bonus
-    entropy_half_life: updates of the policy in which that weight halves, and halves again: what was tried in the beginning is played in
-                    the end. null, as published: it stays
-    target_decay:   of the target network's exponential average
-    center:         whether the actor sees advantages less their mean, and divided by their standard deviation where that is
-                    more than 1. Not as published, where a critic that does not know yet how large returns are praises
-                    whatever was done, and a short run never recovers; for rewards of any size
-    """
-
-    burn_in: int = 5
-    horizon: int = 15
-    discount: float = 0.997
-    lambda_: float = 0.95
-    entropy_weight: float = 0.001
-    entropy_half_life: int | None = None
-    target_decay: float = 0.995
-    center: bool = False
-
-    def entropy_weight_after(self, updates: Tensor | int) -> Tensor | float:
-        """The weight of the entropy bonus after so many updates of the policy."""
-        if self.entropy_half_life is None:
-            return self.entropy_weight
-        return self.entropy_weight * 0.5 ** (updates / self.entropy_half_life)
-
-
-def lambda_returns(rewards: Tensor, ends: Tensor, values: Tensor, discount: float, lambda_: float) -> Tensor:
+def lambda_returns(
+    rewards: Tensor, ends: Tensor, values: Tensor, discount: float, lambda_: float
+) -> Tensor:
     """G_t = r_t + γ (1 − end_t) ((1 − λ) v_{t+1} + λ G_{t+1}), from G_H = v_H (DreamerV2, eq. 4).
 
-    rewards: [B, H]; ends: [B, H] bool; values: [B, H + 1] of the states before each step and after the last
-    -> [B, H]
+    Args:
+        rewards: [B, H].
+        ends: [B, H] bool.
+        values: [B, H + 1] of the states before each step and after the last.
+        discount: γ.
+        lambda_: λ.
+
+    Returns:
+        [B, H].
     """
     carried = discount * (~ends).float()
     fixed = rewards + carried * (1 - lambda_) * values[:, 1:]
@@ -62,15 +44,9 @@ def lambda_returns(rewards: Tensor, ends: Tensor, values: Tensor, discount: floa
 
 
 def until_first_end(ends: Tensor) -> Tensor:
-    """Mask of the steps up to the first end and with it. ends: [B, H] bool -> [B, H] bool."""
+    """Mask of the steps up to the first end and with it. [B, H] bool -> [B, H] bool."""
     ended = ends.int()
     return ended.cumsum(dim=1) - ended == 0
-
-
-def centered(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Less their mean over the mask, divided by their standard deviation where it is more than 1. [B, H] -> [B, H]"""
-    advantages = advantages - masked_mean(advantages, mask)
-    return advantages / masked_mean(advantages.square(), mask).sqrt().clamp(min=1)
 
 
 def actor_critic_loss(
@@ -79,13 +55,22 @@ def actor_critic_loss(
     target_values: Tensor,
     trajectory: Trajectory,
     config: ActorCriticConfig,
-    updates: Tensor | int = 0,
+    entropy_weight: Tensor | float | None = None,
+    scale: Scale | None = None,
 ) -> dict[str, Tensor]:
-    """The terms of the loss over the steps until the first imagined end, weights included, and their sum as "loss".
+    """The loss over the steps until the first imagined end.
 
-    output:        the online policy's, over the trajectory's H steps
-    target_values: [B, H + 1] of the target network, without gradient; the baseline too
-    updates:       of the policy so far
+    Args:
+        policy: that learns.
+        output: the policy's, over the trajectory's H steps.
+        target_values: [B, H + 1] of the target network, without gradient; the baseline too.
+        trajectory: imagined.
+        config: weights and discounts.
+        entropy_weight: instead of the configuration's.
+        scale: of the advantages; None, as published: as they are.
+
+    Returns:
+        The weighted terms, their sum as "loss", and what to watch.
     """
     returns = lambda_returns(
         trajectory.rewards, trajectory.ends, target_values, config.discount, config.lambda_
@@ -96,46 +81,54 @@ def actor_critic_loss(
     chosen = log_probabilities.gather(-1, trajectory.actions.unsqueeze(-1)).sum(dim=(-2, -1))
     entropy = masked_mean(-(log_probabilities.exp() * log_probabilities).sum(dim=(-2, -1)), mask)
     advantages = returns - target_values[:, :-1]
-    if config.center:
-        advantages = centered(advantages, mask)
+    advantages = advantages if scale is None else scale(advantages, mask)
+    weight = config.entropy_weight if entropy_weight is None else entropy_weight
     losses = {
         "actor": masked_mean(-chosen * advantages, mask),
         "critic": masked_mean(policy.value_code.loss(output.value, returns), mask),
-        "entropy_bonus": -config.entropy_weight_after(updates) * entropy,
+        "entropy_bonus": -weight * entropy,
     }
-    seen = {
+    watched = {
         "entropy": entropy,
         "imagined_return": masked_mean(returns, mask),
         "imagined_reward": masked_mean(trajectory.rewards, mask),
         "imagined_end_rate": trajectory.ends.any(dim=1).float().mean(),
     }
-    return {"loss": sum(losses.values()), **losses, **seen}
+    return {"loss": sum(losses.values()), **losses, **watched}  # type: ignore[dict-item]
 
 
 def policy_loss(
     policy: Policy,
     target: Policy,
-    world: TokenWorld,
+    world: World,
     segment: Segment,
     config: ActorCriticConfig,
     select: Select = gumbel_max,
-    updates: Tensor | int = 0,
+    entropy_weight: Tensor | float | None = None,
+    scale: Scale | None = None,
 ) -> dict[str, Tensor]:
-    """Imagine from the segment's last frame without gradient, then learn from the trajectory in one pass.
+    """Imagine from a segment's last frame without gradient, then learn from it in one pass.
 
-    segment: [B, burn_in]
-    updates: of the policy so far
+    Args:
+        policy: that learns.
+        target: its target network.
+        world: to imagine in.
+        segment: [B, burn_in].
+        config: as in `actor_critic_loss`, as are the arguments after `select`.
+        select: chooses actions and tokens from their logits.
     """
     with torch.no_grad():
         past = world.observe(segment.frames[:, :-1])
         state = burn_in(policy, past)
         trajectory = imagine(world, policy, segment, state, config.horizon, select)
         # The target's own burn-in and the trajectory, in one pass.
-        seen = torch.cat([past, trajectory.observations], dim=1)
-        target_output, _ = target(seen, target.initial_state(len(seen)))
+        observations = torch.cat([past, trajectory.observations], dim=1)
+        target_output, _ = target(observations, target.initial_state(len(observations)))
         target_values = target.value_code.value(target_output.value[:, -config.horizon - 1 :])
     output, _ = policy(trajectory.observations[:, :-1], state)
-    return actor_critic_loss(policy, output, target_values, trajectory, config, updates)
+    return actor_critic_loss(
+        policy, output, target_values, trajectory, config, entropy_weight, scale
+    )
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
-"""How a function of tensors runs: eagerly, compiled or as a CUDA graph, in float32 or under bf16 autocast.
+"""How a function of tensors runs: eager, compiled or as a CUDA graph; in float32 or bf16.
 
-The one place that knows of autocast, compilation and CUDA graphs. What it runs reads nothing back, branches on no
-data and never changes shape.
+Only this file knows about autocast, compilation and CUDA graphs. The functions it runs must not
+read tensors back to the host, branch on data or change shapes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,30 @@ import torch
 from tensordict.nn import CudaGraphModule
 from torch import nn
 
+from agent.config.training import MODES, check_choice
 from envs.errors import BadInput
 
-MODES = ("auto", "eager", "compiled", "captured")
-PRECISIONS = ("auto", "bf16", "fp32")
 WORTH_COMPILING = 2e14  # operations; what "auto" compiles for on a CPU: docs/performance.md
-WARM_UP = {"eager": 1, "compiled": 2, "captured": 3}  # calls until nothing is allocated, compiled or captured anew
+WARM_UP = {
+    "eager": 1,
+    "compiled": 2,
+    "captured": 3,
+}  # calls until nothing is allocated, compiled or captured anew
 
 
 class Execution(NamedTuple):
-    """How it runs here: the mode ("eager", "compiled" or "captured"), and whether under bf16 autocast."""
+    """How to run a function here.
+
+    Attributes:
+        mode: "eager", "compiled" or "captured" (as a CUDA graph).
+        bf16: Whether to run under bf16 autocast.
+    """
 
     mode: str = "eager"
     bf16: bool = False
+
+
+EAGER = Execution()
 
 
 def choose_execution(
@@ -43,52 +54,87 @@ def choose_execution(
 
     Raises BadInput if `mode` is not known, or not to be had there.
     """
-    check_mode(mode, key)
+    check_choice(key, mode, MODES)
     cuda = device.type == "cuda"
     if mode == "captured" and not cuda:
         raise BadInput(
-            f"{key}=captured was given and device={device} has no CUDA graphs; choose compiled, eager or auto."
+            f"{key}=captured was given and device={device} has no CUDA graphs; "
+            "choose compiled, eager or auto."
         )
     if mode == "auto":
         worth = has_compiler(device) and (cuda or flop >= WORTH_COMPILING)
         mode = "eager" if not worth else "captured" if cuda else "compiled"
     if mode != "eager" and not has_compiler(device):
-        needed = "Triton and a card of compute capability 7 or more" if cuda else "a C++ compiler (g++ or clang++)"
-        raise BadInput(f"{key}={mode} was given and needs {needed}, which is not here; choose eager or auto.")
+        needed = (
+            "Triton and a card of compute capability 7 or more"
+            if cuda
+            else "a C++ compiler (g++ or clang++)"
+        )
+        raise BadInput(
+            f"{key}={mode} was given and needs {needed}, which is not here; choose eager or auto."
+        )
     bf16 = has_bf16(device) if precision == "auto" else precision == "bf16"
     return Execution(mode, bf16)
 
 
 def be_deterministic() -> None:
-    """From now on torch takes only algorithms whose sums have one order. To be called before anything is computed on a GPU."""
+    """Restrict torch to deterministic algorithms. Call it before anything is computed on a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # for those who read what nobody wrote
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # for those who read what nobody wrote
+    )
 
 
-def check_mode(mode: str, key: str) -> None:
-    """Raises BadInput if there is no such mode."""
-    if mode not in MODES:
-        raise BadInput(f"{key}={mode} is not known; choose one of {', '.join(MODES)}.")
+def pick_device(name: str) -> torch.device:
+    """ "auto" or a device's name -> the device.
+
+    Raises:
+        BadInput: it is not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise BadInput(
+            f"device={name} is not on this machine; choose one of {', '.join(there)}."
+        ) from error
+    return device
 
 
 def has_compiler(device: torch.device) -> bool:
     """Whether torch.compile finds there what it needs."""
     if device.type == "cuda":
-        return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+        return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (
+            7,
+            0,
+        )
     return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than float32 there. On a CPU without the instructions it is 24 times slower."""
+    """Whether bf16 is faster than float32 on the device.
+
+    On a CPU without bf16 instructions it is 24 times slower.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def casts_keep_gradients(device: torch.device) -> bool:
-    """Whether autocast's cache may be used: in torch 2.7 a weight that was first cast without gradient, in imagination,
-    gets none afterwards either."""
+    """Whether autocast's weight cache is safe to use.
+
+    In torch 2.7 a weight that was first cast without gradient, as in imagination, gets no gradient
+    afterwards either.
+    """
     weight = torch.ones(1, 1, device=device, requires_grad=True)
     with torch.autocast(device.type, torch.bfloat16):
         with torch.no_grad():
@@ -96,7 +142,9 @@ def casts_keep_gradients(device: torch.device) -> bool:
         return nn.functional.linear(weight.detach(), weight).requires_grad
 
 
-def autocast(execution: Execution, device: torch.device, cached: bool = True) -> AbstractContextManager[Any]:
+def autocast(
+    execution: Execution, device: torch.device, cached: bool = True
+) -> AbstractContextManager[Any]:
     """Within, matrix products and convolutions are bf16's, where `execution` says so.
 
     cached: whether a weight is cast once for all within; see `casts_keep_gradients`
@@ -108,17 +156,29 @@ def autocast(execution: Execution, device: torch.device, cached: bool = True) ->
 
 def compiled(function: Callable[..., Any], execution: Execution) -> Callable[..., Any]:
     """The function, whole and for fixed shapes, as `execution` compiles it or does not."""
-    return function if execution.mode == "eager" else torch.compile(function, fullgraph=True, dynamic=False)
+    return (
+        function
+        if execution.mode == "eager"
+        else torch.compile(function, fullgraph=True, dynamic=False)
+    )
 
 
-def captured(function: Callable[..., Any], execution: Execution, device: torch.device) -> Callable[..., Any]:
-    """The function as one CUDA graph, where `execution` captures: recorded after its first calls, replayed from then on.
+def captured(
+    function: Callable[..., Any], execution: Execution, device: torch.device
+) -> Callable[..., Any]:
+    """The function as one CUDA graph, if `execution` captures; otherwise the function itself.
 
-    It takes tensors, one by one, and may write in place to others that keep their place. Before each replay it
-    synchronises the device.
+    The graph is recorded after the first calls and replayed from then on. Each replay synchronises
+    the device first.
+
+    Args:
+        function: Takes tensors as positional arguments. It may write in place to other tensors,
+            which must stay at their addresses.
     """
     if execution.mode != "captured":
         return function
-    with warnings.catch_warnings():  # it takes tensordicts out of torch's pytrees, and says so; we pass none
+    with (
+        warnings.catch_warnings()
+    ):  # it takes tensordicts out of torch's pytrees, and says so; we pass none
         warnings.simplefilter("ignore")
         return CudaGraphModule(function, warmup=WARM_UP["captured"], device=device)

@@ -31,8 +31,8 @@ class Segment:
     mask: Tensor
 
 
-def untold(frames: Tensor, actions: Tensor, mask: Tensor) -> Segment:
-    """A segment of which no reward and no end is told. frames, actions, mask: as in `Segment`, on one device."""
+def unlabelled_segment(frames: Tensor, actions: Tensor, mask: Tensor) -> Segment:
+    """A segment whose rewards and ends are all 0; arguments as in `Segment`, on one device."""
     nothing = torch.zeros_like(mask)
     return Segment(frames, actions, nothing.float(), nothing, nothing, mask, batch_size=mask.shape)
 
@@ -43,5 +43,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def real_frames(mask: Tensor) -> Tensor:
-    """Which frames are real and no padding: those at which a real step starts or ends. mask: [B, T] bool -> [B, T] bool."""
+    """Which frames are real, not padding: those where a real step starts or ends.
+
+    mask: [B, T] bool -> [B, T] bool
+    """
     return torch.cat([mask[:, :1], mask[:, 1:] | mask[:, :-1]], dim=1)

@@ -2,18 +2,15 @@
 
 Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
 (arXiv:2108.13264). The numbers are those of its library `rliable`, which cannot be imported beside
-pandas 3 and wants equally many runs of every game; here every game may have its own number.
+pandas 3 and wants equally many runs of every game. Here every game may have its own number.
 
-Each statistic below takes one array a game, `[..., runs of the game]`, and gives `[...]`, so that
-the same lines compute a value and, with the resamples in front, its interval. What pools the runs
-(IQM, optimality gap, profile) weighs each run alike, so a game with more of them weighs more.
+A statistic takes one array a game, `[..., runs of the game]`, and returns `[...]`. The same lines
+compute a value and, with the resamples in front, its interval. What pools the runs (IQM,
+optimality gap) weighs each run alike, so a game with more of them weighs more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import trim_mean
@@ -22,8 +19,7 @@ from scipy.stats import trim_mean
 Scores = Mapping[str, Sequence[float]]
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A statistic and the bounds of its 95 % interval: numbers, or arrays of one shape."""
 
     value: np.ndarray | float
@@ -37,12 +33,12 @@ def game_means(scores: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def mean(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Of the games' means."""
+    """Mean of the games' means."""
     return game_means(scores).mean(axis=-1)
 
 
 def median(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Of the games' means."""
+    """Median of the games' means."""
     return np.median(game_means(scores), axis=-1)
 
 
@@ -52,7 +48,7 @@ def interquartile_mean(scores: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def optimality_gap(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """By how much all runs of all games fall short of 1 on average; what exceeds 1 does not make up for it."""
+    """By how much a run falls short of 1 on average; what exceeds 1 does not make up for it."""
     return 1.0 - np.minimum(np.concatenate(scores, axis=-1), 1.0).mean(axis=-1)
 
 
@@ -61,19 +57,16 @@ def games_above_human(scores: Sequence[np.ndarray]) -> np.ndarray:
     return (game_means(scores) > 1.0).sum(axis=-1)
 
 
-def share_above(thresholds: np.ndarray, scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Share of all runs of all games above each threshold, `[..., thresholds]`."""
-    pooled = np.concatenate(scores, axis=-1)
-    return np.stack([np.count_nonzero(pooled > threshold, axis=-1) for threshold in thresholds], -1) / pooled.shape[-1]
-
-
-def improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> np.ndarray:
+def probability_of_improvement(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
+) -> np.ndarray:
     """P(one of our runs exceeds one of theirs), a tie counting half, averaged over games.
 
     Within a game it is the Mann-Whitney U statistic over the number of pairs.
     """
     pairs = [(x[..., :, None], y[..., None, :]) for x, y in zip(ours, theirs, strict=True)]
-    return np.stack([((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1)) for x, y in pairs], axis=-1).mean(axis=-1)
+    games = [((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1)) for x, y in pairs]
+    return np.stack(games, axis=-1).mean(axis=-1)
 
 
 AGGREGATES: dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {
@@ -88,43 +81,36 @@ AGGREGATES: dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {
 def estimate(
     statistic: Callable[..., np.ndarray], *samples: Scores, resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
-    """`statistic` of the samples with its 95 % interval, by the percentiles of a stratified bootstrap.
+    """A statistic of the samples with the 95 % interval of a stratified percentile bootstrap.
 
-    A resample draws each game's runs anew from that game's runs, with replacement; several samples
+    A resample draws each game's runs anew from that game's runs, with replacement. Several samples
     are resampled independently. A game with one run contributes no spread: `scipy.stats.bootstrap`
     refuses it, and a partial sweep has such games.
 
     Args:
-        statistic: one of those above, of as many arguments as there are samples.
+        statistic: One of those above, of as many arguments as there are samples.
+        samples: Each with the same games, in the same order.
+        resamples: How many.
+        seed: Of the resamples.
 
     Raises:
-        ValueError: there is no game, a game has no run, or a score is not finite.
+        ValueError: There is no game, a game has no run, or a score is not finite.
     """
     rows = [[np.asarray(runs, np.float64) for runs in scores.values()] for scores in samples]
     for games in rows:
-        if not games or not all(runs.ndim == 1 and len(runs) and np.isfinite(runs).all() for runs in games):
-            raise ValueError("Scores are accepted as game -> its runs' finite numbers, one game and one run or more.")
+        if not games or not all(
+            runs.ndim == 1 and len(runs) and np.isfinite(runs).all() for runs in games
+        ):
+            raise ValueError("Give game -> finite scores, one game and one run or more.")
     generator = np.random.default_rng(seed)
-    drawn = [[runs[generator.integers(len(runs), size=(resamples, len(runs)))] for runs in games] for games in rows]
+    drawn = [
+        [runs[generator.integers(len(runs), size=(resamples, len(runs)))] for runs in games]
+        for games in rows
+    ]
     low, high = np.quantile(statistic(*drawn), (0.025, 0.975), axis=0)
     return Estimate(statistic(*rows), low, high)
 
 
-def aggregate(scores: Scores, resamples: int = 10_000, seed: int = 0) -> dict[str, Estimate]:
-    """The `AGGREGATES` of the scores. Raises ValueError as `estimate`."""
-    return {name: estimate(how, scores, resamples=resamples, seed=seed) for name, how in AGGREGATES.items()}
-
-
-def performance_profile(scores: Scores, thresholds: np.ndarray, resamples: int = 2_000, seed: int = 0) -> Estimate:
-    """Share of runs above each of the `thresholds` `[n]`: arrays `[n]`. Raises ValueError as `estimate`."""
-    return estimate(partial(share_above, thresholds), scores, resamples=resamples, seed=seed)
-
-
-def probability_of_improvement(ours: Scores, theirs: Scores, resamples: int = 10_000, seed: int = 0) -> Estimate:
-    """How probably a run of `ours` is better than one of `theirs` on a game of ours; 0.5 where they are alike.
-
-    Raises:
-        KeyError: `theirs` lacks a game of `ours`.
-        ValueError: as `estimate`.
-    """
-    return estimate(improvement, ours, {game: theirs[game] for game in ours}, resamples=resamples, seed=seed)
+def aggregate(scores: Scores, resamples: int = 10_000) -> dict[str, Estimate]:
+    """All of `AGGREGATES`, as `estimate` computes them."""
+    return {name: estimate(how, scores, resamples=resamples) for name, how in AGGREGATES.items()}

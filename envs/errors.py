@@ -12,20 +12,21 @@ class BadInput(ValueError):
 class Stopped(RuntimeError):
     """A run had to stop, by no fault of what was given.
 
-    The message is one sentence: why, what is left of the run, how to go on. The commands print it alone and exit with
-    code 1.
+    The message is one sentence: why, what is left of the run, how to go on. The commands print it
+    alone and exit with code 1.
 
-    trace: what stands above it, of somebody else's code
+    Attributes:
+        trace: the traceback of somebody else's code, printed above the message.
     """
 
     trace = ""
 
 
 class EnvironmentFailed(Stopped):
-    """An environment raised an error of its own, hung or died, and is not to be restarted (`env.on_error`).
+    """An environment raised an error, hung or died, and may not be restarted (`env.on_error`).
 
-    Its text is one sentence, `what` happened and what is the `remedy`. The commands print it below the environment's own
-    traceback, `trace`, where there is one, and exit with code 1.
+    The message is one sentence: `what` happened, and the `remedy`. The commands print it below the
+    environment's own traceback (`trace`), if there is one, and exit with code 1.
     """
 
     def __init__(self, what: str, remedy: str, trace: str = "") -> None:

@@ -9,7 +9,9 @@ from envs.errors import BadInput
 
 
 def next_step(envs: VectorEnv) -> VectorEnv:
-    """The environments such that an episode's end shows its own last frame, and the step after it the next one's first.
+    """The environments with AutoresetMode.NEXT_STEP.
+
+    An episode's end shows its own last frame, the step after it the next episode's first.
 
     Raises:
         BadInput: they do not reset themselves, or do not say when (`metadata["autoreset_mode"]`).
@@ -20,18 +22,19 @@ def next_step(envs: VectorEnv) -> VectorEnv:
     if mode == AutoresetMode.SAME_STEP:
         return NextStep(envs)
     raise BadInput(
-        f"The vector environment has metadata['autoreset_mode']={mode}; AutoresetMode.NEXT_STEP and SAME_STEP are accepted: "
-        "make it with one of them."
+        f"The vector environment has metadata['autoreset_mode']={mode}; AutoresetMode.NEXT_STEP "
+        "and SAME_STEP are accepted: make it with one of them."
     )
 
 
 class NextStep(VectorWrapper):
-    """A vector environment that resets at an episode's end (SAME_STEP), seen as one that resets at the step after.
+    """Turns a vector environment with SAME_STEP resets into one with NEXT_STEP resets.
 
-    Its last frame comes from `final_obs`. All environments are stepped together, so one that has begun its next episode
-    would move on in the step that should show that episode's first frame: it is reset once more behind that step
-    (`reset_mask`), whose action and outcome nobody sees. This costs a step and a reset an episode, and every second
-    episode of the environment is one that is not seen.
+    An episode's last frame comes from `final_obs`. All environments are stepped together, so one
+    that has begun its next episode would move on in the step that should show that episode's first
+    frame. It is reset once more after that step (`reset_mask`), whose action and outcome nobody
+    sees. This costs a step and a reset per episode, and every second episode of the environment is
+    not seen.
     """
 
     def __init__(self, env: VectorEnv):
@@ -39,7 +42,9 @@ class NextStep(VectorWrapper):
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self._ended = np.zeros(env.num_envs, bool)
 
-    def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
         self._ended = np.zeros(self.num_envs, bool)
         return self.env.reset(seed=seed, options=options)
 
@@ -57,18 +62,22 @@ class NextStep(VectorWrapper):
         begin = self._ended
         for i in np.flatnonzero(ended):
             observations[i] = infos["final_obs"][i]
-        final = infos.get("final_info", {})
-        infos = _merged({k: v for k, v in infos.items() if not k.strip("_").startswith("final_")}, final, ended)
+        infos = _merged(_used(infos), _used(infos.get("final_info", {})), ended)
         if begin.any():
             first, first_infos = self.env.reset(options={"reset_mask": begin})
             observations[begin] = np.asarray(first)[begin]
-            infos = _merged(infos, first_infos, begin)
+            infos = _merged(infos, _used(first_infos), begin)
         self._ended = ended
         return observations, rewards, terminated, truncated, infos
 
 
+def _used(infos: dict[str, Any]) -> dict[str, Any]:
+    """What is used of infos; the rest may be of another type or shape at each step."""
+    return {key: infos[key] for key in ("achievements", "_achievements") if key in infos}
+
+
 def _merged(infos: dict[str, Any], others: dict[str, Any], which: np.ndarray) -> dict[str, Any]:
-    """Infos with those of other steps in the place of some environments: of Gymnasium's kind, values and masks `_key`."""
+    """Gymnasium infos (values and masks `_key`), with some environments' from another step."""
     merged: dict[str, Any] = {}
     for key in {**infos, **others}:
         one, other = infos.get(key), others.get(key)

@@ -1,9 +1,10 @@
 """What others published, to stand beside our results.
 
 Sources: Δ-IRIS: Micheli, Alonso, Fleuret, "Efficient World Models with Context-Aware Tokenization"
-(ICML 2024, arXiv:2406.19320), and the scores of its runs as its authors published them. DART: Agarwal,
-Andrews, Ebrahimi Kahou, "Learning to Play Atari in a World of Tokens" (ICML 2024, arXiv:2406.01361).
-IRIS: Micheli, Alonso, Fleuret, "Transformers are Sample-Efficient World Models" (ICLR 2023).
+(ICML 2024, arXiv:2406.19320), and the scores of its runs as its authors published them. DART:
+Agarwal, Andrews, Ebrahimi Kahou, "Learning to Play Atari in a World of Tokens" (ICML 2024,
+arXiv:2406.01361). IRIS: Micheli, Alonso, Fleuret, "Transformers are Sample-Efficient World Models"
+(ICLR 2023).
 """
 
 # Atari 100k, game -> the final score of each of five seeds.
@@ -38,7 +39,8 @@ DELTA_IRIS_ATARI: dict[str, tuple[float, ...]] = {
 
 # How those were played.
 DELTA_IRIS_ATARI_PROTOCOL = (
-    "frame skip 4 with the maximum over the last two frames, 64×64 RGB, minimal action set, no sticky actions; "
+    "frame skip 4 with the maximum over the last two frames, 64×64 RGB, minimal action set, no "
+    "sticky actions; "
     "in training up to 30 no-ops, 20,000 raw frames an episode, a lost life ends it; "
     "in evaluation one no-op, 108,000 raw frames, lives ignored"
 )

@@ -5,35 +5,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # The names, in the order in which the `crafter` package lists them.
-CRAFTER_ACHIEVEMENTS = (
-    "collect_coal",
-    "collect_diamond",
-    "collect_drink",
-    "collect_iron",
-    "collect_sapling",
-    "collect_stone",
-    "collect_wood",
-    "defeat_skeleton",
-    "defeat_zombie",
-    "eat_cow",
-    "eat_plant",
-    "make_iron_pickaxe",
-    "make_iron_sword",
-    "make_stone_pickaxe",
-    "make_stone_sword",
-    "make_wood_pickaxe",
-    "make_wood_sword",
-    "place_furnace",
-    "place_plant",
-    "place_stone",
-    "place_table",
-    "wake_up",
+CRAFTER_ACHIEVEMENTS = tuple(
+    """
+    collect_coal collect_diamond collect_drink collect_iron collect_sapling collect_stone
+    collect_wood defeat_skeleton defeat_zombie eat_cow eat_plant make_iron_pickaxe make_iron_sword
+    make_stone_pickaxe make_stone_sword make_wood_pickaxe make_wood_sword place_furnace place_plant
+    place_stone place_table wake_up
+    """.split()  # noqa: SIM905 (one a line is long)
 )
 
 
-def crafter_success_rates(
-    counts: np.ndarray | Sequence[Mapping[str, int]],
-) -> dict[str, float]:
+def crafter_success_rates(counts: np.ndarray | Sequence[Mapping[str, int]]) -> dict[str, float]:
     """Percentage of episodes in which each achievement was unlocked at least once.
 
     Args:
@@ -41,15 +23,14 @@ def crafter_success_rates(
             `info["achievements"]` per episode.
 
     Raises:
-        ValueError: there is no episode, or the array has another shape.
-        KeyError: a dictionary lacks an achievement.
+        ValueError: There is no episode, or the array has another shape.
+        KeyError: A dictionary lacks an achievement.
     """
     if not isinstance(counts, np.ndarray):
         counts = np.array([[episode[name] for name in CRAFTER_ACHIEVEMENTS] for episode in counts])
     if counts.ndim != 2 or counts.shape[1] != len(CRAFTER_ACHIEVEMENTS) or len(counts) == 0:
         raise ValueError(
-            f"counts have shape {counts.shape}, but [episodes, 22] with one episode or more is "
-            "accepted: give the counts of finished episodes."
+            f"counts have shape {counts.shape}; give [episodes, 22] with one episode or more."
         )
     percent = 100.0 * (counts > 0).mean(axis=0)
     return dict(zip(CRAFTER_ACHIEVEMENTS, percent.tolist(), strict=True))
@@ -65,7 +46,7 @@ def crafter_score(rates: Mapping[str, float]) -> float:
         rates: s_i, percent in 0..100, for each of the 22 achievements.
 
     Raises:
-        KeyError: an achievement is missing.
+        KeyError: An achievement is missing.
     """
     percent = np.array([rates[name] for name in CRAFTER_ACHIEVEMENTS])
     return float(np.expm1(np.log1p(percent).mean()))
@@ -106,15 +87,16 @@ def human_normalized_score(game: str, score: float) -> float:
     """0 for an agent that plays at random, 1 for a human: (score - random) / (human - random).
 
     Source: the definition is Mnih et al., "Human-level control through deep reinforcement learning"
-    (Nature 518, 2015); the 26 games' scores are those of Wang et al., "Dueling Network Architectures
-    for Deep Reinforcement Learning" (arXiv:1511.06581), by which SimPLe, IRIS and rliable measure.
+    (Nature 518, 2015); the 26 games' scores are those of Wang et al., "Dueling Network
+    Architectures for Deep Reinforcement Learning" (arXiv:1511.06581), by which SimPLe, IRIS and
+    rliable measure.
 
     Args:
-        game: one of `RANDOM_AND_HUMAN`.
-        score: sum of an episode's rewards, unclipped, or a mean of such sums.
+        game: One of `RANDOM_AND_HUMAN`.
+        score: Sum of an episode's rewards, unclipped, or a mean of such sums.
 
     Raises:
-        KeyError: the benchmark does not hold the game.
+        KeyError: The benchmark does not hold the game.
     """
     random, human = RANDOM_AND_HUMAN[game]
     return (score - random) / (human - random)

@@ -10,13 +10,13 @@ FEW = 8  # factors, which a person is shown one by one
 
 @dataclass(frozen=True)
 class Spaces:
-    """Square frames and actions of one or more factors, as `make_single` makes them of any environment's spaces.
+    """Square frames and actions of one or more factors, as `make_single` makes of any spaces.
 
     Attributes:
         channels: of a frame, uint8 in 0..255.
         size: a frame's height and width.
-        actions: the number of choices in each factor of an action; an action is an int64 array
-            `[len(actions)]`, and one of Discrete(n) has the one factor n.
+        actions: the number of choices in each factor of an action. An action is an int64 array
+            `[len(actions)]`; Discrete(n) has the one factor n.
     """
 
     channels: int
@@ -36,7 +36,9 @@ class Spaces:
 
     def __str__(self) -> str:
         actions, count = times(self.actions), len(self.actions)
-        return f"frames {self.size}×{self.size}×{self.channels}, actions {actions}" + (f" ({count} factors)" if count > FEW else "")
+        return f"frames {self.size}×{self.size}×{self.channels}, actions {actions}" + (
+            f" ({count} factors)" if count > FEW else ""
+        )
 
 
 def times(counts: Sequence[int]) -> str:

@@ -13,31 +13,44 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import psutil
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.utils import CloudpickleWrapper, clear_mpi_env_vars, write_to_shared_memory
 
 from envs.errors import EnvironmentFailed
 from envs.failures import Conduct, Restarts, describe
+from envs.output import safe_output
+from envs.processes import check_guarded, death, end, is_alive
 
-START_SECONDS = 300.0  # for a process's imports and its environment's constructor, where env.timeout is less
+START_SECONDS = (
+    300.0  # for a process's imports and its environment's constructor, where env.timeout is less
+)
 CLOSE_SECONDS = 3.0  # for all environments together to close themselves
-TERM_SECONDS = 30  # that a process goes on after SIGTERM, which Slurm sends to all of a job: its parent may want to save
+TERM_SECONDS = 30  # that a process goes on after Slurm's SIGTERM to all: its parent may save
 
 
 class Workers(AsyncVectorEnv):
     """Gymnasium's environments in processes, of SeededEpisodes, that notices if one hangs or dies.
 
-    Then it is as if that environment had failed (envs/failures.py): the running episode ends with the step before, and
-    where the conduct says so a new process takes its place, which goes on with the next episode. The others notice nothing.
+    That counts as a failure of the environment (envs/failures.py): the running episode ends with
+    the step before. If the conduct allows it, a new process goes on with the next episode. The
+    others notice nothing.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]], conducts: Sequence[Conduct], context: str | None) -> None:
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], gymnasium.Env]],
+        conducts: Sequence[Conduct],
+        context: str | None,
+    ) -> None:
         self._conducts = conducts
         self.seen: np.ndarray | None = None  # what was returned last
         try:
             super().__init__(
-                makers, shared_memory=True, autoreset_mode=AutoresetMode.NEXT_STEP, context=context, worker=work
+                makers,
+                shared_memory=True,
+                autoreset_mode=AutoresetMode.NEXT_STEP,
+                context=context,
+                worker=work,
             )
         except BaseException:
             self.close(terminate=True)
@@ -47,7 +60,9 @@ class Workers(AsyncVectorEnv):
         self.seen, info = super().reset_wait(timeout)
         return self.seen, info
 
-    def step_wait(self, timeout: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step_wait(
+        self, timeout: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         self.seen, *rest = super().step_wait(timeout)
         return self.seen, *rest
 
@@ -68,7 +83,7 @@ class Workers(AsyncVectorEnv):
         self.error_queue = None  # which nobody uses here: its semaphores have names in /dev/shm
 
     def start(self, index: int) -> Connection:
-        """A new process for an environment. Its observations come through the pipe: the shared memory is the first one's."""
+        """A new process for an environment. It sends observations by pipe, not shared memory."""
         context = multiprocessing.get_context(self.context)
         parent_pipe, child_pipe = context.Pipe()
         maker = CloudpickleWrapper(self.env_fns[index])
@@ -81,7 +96,9 @@ class Workers(AsyncVectorEnv):
 
     def _check_spaces(self) -> None:
         """The first that Gymnasium asks the processes."""
-        self.parent_pipes = [Watched(self, i, pipe, self._conducts[i]) for i, pipe in enumerate(self.parent_pipes)]
+        self.parent_pipes = [
+            Watched(self, i, pipe, self._conducts[i]) for i, pipe in enumerate(self.parent_pipes)
+        ]
         super()._check_spaces()
 
 
@@ -90,11 +107,11 @@ class Lost(Exception):
 
 
 class Watched:
-    """The parent's end of a process's pipe, for what Gymnasium does with it. An answer always comes, or an error.
+    """The parent's end of a worker's pipe, as Gymnasium uses it. It always answers or raises.
 
     Raises:
-        EnvironmentFailed: the environment failed, hangs or is dead, and is not to be restarted.
-        BadInput: it broke its word, and is not to be restarted.
+        EnvironmentFailed: the environment failed, hangs or is dead, and may not be restarted.
+        BadInput: it is not what it declares, and may not be restarted.
     """
 
     def __init__(self, envs: Workers, index: int, pipe: Connection, conduct: Conduct) -> None:
@@ -103,7 +120,12 @@ class Watched:
         self._asked: tuple[str, Any] = ("", None)
         self._since, self._patience = 0.0, max(START_SECONDS, conduct.timeout)
         self._watch()
-        self._episode, self._step, self._ended, self._is_due = -1, 0, False, False  # the next step is a reset, or after a reset
+        self._episode, self._step, self._ended, self._is_due = (
+            -1,
+            0,
+            False,
+            False,
+        )  # the next step is a reset, or after a reset
         self._untold: list[str] = []  # of its processes
 
     @property
@@ -129,6 +151,8 @@ class Watched:
             try:
                 return self._noted(command, data, self._answer()), True
             except Lost as lost:
+                if command == "_check_spaces":
+                    check_guarded(self._envs.processes[self._index])
                 self._replace(f"{lost} {self._where(command)}")
                 self.send(self._asked)
         return self._broken(), True
@@ -138,7 +162,9 @@ class Watched:
         if command == "_setattr" and data[0] == "resume_from" and data[1] is not None:
             began, episode, actions = data[1]
             self._episode, self._is_due = episode - 1, began > episode
-            self._patience = self._conduct.timeout * (1 + len(actions))  # the next reset plays them all
+            self._patience = self._conduct.timeout * (
+                1 + len(actions)
+            )  # the next reset plays them all
         elif command == "reset":
             answer = answer[0], self._begun(answer[1])
             self._ended, self._is_due = self._is_due, False
@@ -165,13 +191,13 @@ class Watched:
         return info | {"failures": failures} if failures else info
 
     def _broken(self) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """What a step comes to whose environment is lost: the end of an episode that shows the frame before."""
+        """The step of a lost environment: the end of an episode, with the frame before."""
         failures, self._untold, self._ended = self._untold, [], True
         self._envs.observations[self._index] = self._envs.seen[self._index]
         return None, 0.0, False, True, {"failures": failures}
 
     def _watch(self) -> None:
-        """What tells of an answer and of the process's end. (To `wait` as multiprocessing does takes many times as long.)"""
+        """Poll for an answer and the process's end; multiprocessing's `wait` is much slower."""
         self._events = select.poll()
         self._events.register(self._pipe.fileno(), select.POLLIN)
         self._events.register(self._envs.processes[self._index].sentinel, select.POLLIN)
@@ -182,7 +208,10 @@ class Watched:
         while True:
             ready = self._events.poll(max(0.0, 1000 * (self._since + self._patience - monotonic())))
             if not ready:
-                raise Lost(f"gave no answer for {self._patience:g} s (env.timeout={self._conduct.timeout:g})")
+                raise Lost(
+                    f"gave no answer for {self._patience:g} s "
+                    f"(env.timeout={self._conduct.timeout:g})"
+                )
             if any(file == self._pipe.fileno() for file, _ in ready):
                 try:
                     answer, is_well = self._pipe.recv()
@@ -193,10 +222,12 @@ class Watched:
                 return answer
             if not is_alive(process):
                 raise Lost(death(process))
-            self._events.unregister(process.sentinel)  # only the server of processes is gone, which a signal to all can end
+            self._events.unregister(
+                process.sentinel
+            )  # only the server of processes is gone, which a signal to all can end
 
     def _replace(self, what: str) -> None:
-        """A new process, whose next step begins the next episode. Raises EnvironmentFailed if that is not to be."""
+        """Start a new process, whose next step begins the next episode; or EnvironmentFailed."""
         while True:
             told = self._restarts.accept(what)
             end(self._envs.processes[self._index])
@@ -207,7 +238,10 @@ class Watched:
             self._patience = max(START_SECONDS, self._conduct.timeout)
             begun = max(self._episode, 0)
             try:
-                for message in (("_setattr", ("resume_from", (begun + 1, begun, []))), ("reset", {})):
+                for message in (
+                    ("_setattr", ("resume_from", (begun + 1, begun, []))),
+                    ("reset", {}),
+                ):
                     self._since = monotonic()
                     with suppress(OSError):
                         self._pipe.send(message)
@@ -222,42 +256,24 @@ class Watched:
             return f"at step {self._step + 1} of its episode {self._episode + 1}"
         if command in ("reset", "step"):
             return f"in the reset that begins its episode {self._episode + 2}"
-        return f"after step {self._step} of its episode {self._episode + 1}" if self._episode >= 0 else "at its start"
+        return (
+            f"after step {self._step} of its episode {self._episode + 1}"
+            if self._episode >= 0
+            else "at its start"
+        )
 
 
-def is_alive(process: Any) -> bool:
-    """Whatever its parent knows of it."""
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def death(process: Any) -> str:
-    process.join(1)
-    code = process.exitcode
-    if code is not None and code < 0:
-        return f"died by the signal {signal.Signals(-code).name}"
-    # 255 is what multiprocessing says where it cannot tell.
-    return "died" if code in (None, 255) else f"ended its process with exit code {code}"
-
-
-def end(process: Any) -> None:
-    """A process and those that it started are no more."""
-    if process.pid is None:
-        return
-    with suppress(psutil.NoSuchProcess):
-        if is_alive(process):
-            parent = psutil.Process(process.pid)
-            for child in (*parent.children(recursive=True), parent):
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
-    process.join(1)
-
-
+@safe_output()
 def work(
-    index: int, maker: Callable[[], gymnasium.Env], pipe: Connection, parent_pipe: Connection, shared_memory: Any,
-    error_queue: Any, autoreset_mode: AutoresetMode, *_: Any,
-) -> None:  # fmt: skip
+    index: int,
+    maker: Callable[[], gymnasium.Env],
+    pipe: Connection,
+    parent_pipe: Connection,
+    shared_memory: Any,
+    error_queue: Any,
+    autoreset_mode: AutoresetMode,
+    *_: Any,
+) -> None:
     """A process that holds an environment and does what its parent asks, as Gymnasium's own does.
 
     Signals that are sent to a whole job are the parent's to follow; if the parent dies, this ends.
@@ -300,7 +316,9 @@ def work(
                     raise ValueError(f"{command} is not known here.")
                 if command in ("reset", "step"):
                     if shared_memory is not None:
-                        write_to_shared_memory(env.observation_space, index, answer[0], shared_memory)
+                        write_to_shared_memory(
+                            env.observation_space, index, answer[0], shared_memory
+                        )
                         answer[0] = None
                     answer = (answer[0], answer[4]) if command == "reset" else tuple(answer)
             except BaseException as error:
@@ -316,7 +334,11 @@ def work(
 def _sendable(error: BaseException) -> BaseException:
     """One that can be raised again in another process."""
     known = type(error).__module__ in ("envs.errors", "builtins") and isinstance(error, Exception)
-    return error if known else EnvironmentFailed(f"An environment's process failed: {describe(error)}", "correct it")
+    return (
+        error
+        if known
+        else EnvironmentFailed(f"An environment's process failed: {describe(error)}", "correct it")
+    )
 
 
 def _end_with_parent() -> None:

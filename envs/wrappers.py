@@ -16,35 +16,37 @@ def episode_seed(seed: int, episode: int) -> int:
 
 
 Position = tuple[int, int, list[Any]]
-"""Where an environment stands: the numbers of the episode in which its game began and of the running one, and the
-actions since that game's beginning, of all its episodes. Where the first number is the larger one, the running episode broke
-off (`Restarted`), and the next step begins the next."""
+"""Where an environment stands: the number of the episode in which its game began, the number of
+the running episode, and all actions since the game's beginning. If the first number is the larger
+one, the running episode broke off (`Restarted`), and the next step begins the next."""
 
 
 class SeededEpisodes(gymnasium.Wrapper):
     """Episodes decided by (seed, number of the episode, actions), and by nothing before them.
 
     Each `reset()` starts the next episode: number 0, 1, 2, ... A `reset(seed=s)` makes `s` the seed
-    and starts its episode 0. Where the last step's info says `game_continues` (Atari: a life was lost, and
-    others remain), the next episode goes on with the same game, and is decided by its actions too.
+    and starts its episode 0. Where the last step's info says `game_continues` (Atari: a life was
+    lost, and others remain), the next episode goes on with the same game, and is decided by its
+    actions too.
 
-    If the environment is Restarted in a step, its episode ends there: truncated, and with what was seen before that step. If it
-    is in a reset, the next episode begins instead. The info has `failures` then, a list of sentences.
+    If the environment is Restarted in a step, its episode is truncated there, with what was seen
+    before that step. If it is Restarted in a reset, the next episode begins instead. Then the info
+    has `failures`, a list of sentences.
 
     Attributes:
         seed: the seed from which every episode's own seed is derived.
         episode: the number of the running episode; -1 before the first reset.
-        resume_from: None, or a `position`: the next `reset()` brings the environment there, by playing its
-            actions again, and returns what is seen then. This is how a resumed run gets its
-            environments back without storing their insides. Wrappers outside of this one do not see the
-            replayed steps. Through a vector environment it is set by
-            `set_attr("resume_from", [one position per environment])`. `reset(seed=s)` drops it. If the
-            last of the actions ended the episode, the next `step` is a reset, as it would have been
-            in a vector environment that resets at the step after the last (NEXT_STEP). An environment that its
-            seed does not decide may end before the actions do: then `position` is not what was asked for.
+        resume_from: None, or a `position` to which the next `reset()` brings the environment, by
+            replaying its actions; it returns what is seen then. So a resumed run restores its
+            environments without their internal state. Outer wrappers do not see the replayed steps.
+            In a vector environment, set it by `set_attr("resume_from", [one position per
+            environment])`. `reset(seed=s)` drops it. If the last action ended the episode, the next
+            `step` is a reset, as with NEXT_STEP. An environment that its seed does not decide may
+            end before the actions do: then `position` is not what was asked for.
 
     Args:
-        env: the environment, whose actions are numbers or arrays of them, without a wrapper of its own that remembers past episodes.
+        env: the environment. Its actions are numbers or arrays of them, and it has no wrapper that
+            remembers past episodes.
         seed: a whole number, 0 or more.
 
     Raises:
@@ -74,19 +76,21 @@ class SeededEpisodes(gymnasium.Wrapper):
             observation, _, info = self._begin(options)
             return observation, info
         position, self.resume_from = self.resume_from, None
-        if position[0] > position[1]:  # what stands before an episode has to show something too: that episode's beginning
+        if (
+            position[0] > position[1]
+        ):  # what stands before an episode has to show something too: that episode's beginning
             self._start_before(position[0])
             observation, _, info = self._begin()
             self._start_before(position[0])
             self._reset_is_due = True
             return observation, info
-        for observation, _, info in self.go_to(position):
+        for observation, _, info in self.go_to(position):  # noqa: B007 (the last ones are used)
             pass
         self._reset_is_due = self._ended
         return observation, info
 
     def go_to(self, position: Position) -> Iterator[tuple[Any, float, dict[str, Any]]]:
-        """Play a game again up to a position of it: observation, reward and info of every reset and step."""
+        """Replay a game up to a position: observation, reward and info of every reset and step."""
         began, episode, actions = position
         self._start_before(began)
         yield self._begin()
@@ -101,7 +105,7 @@ class SeededEpisodes(gymnasium.Wrapper):
             yield self._begin()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step of the environment; a reset, whatever the action, after a replay to an episode's end."""
+        """One step; after a replay to an episode's end a reset, whatever the action."""
         if self._reset_is_due:
             observation, info = self.reset()
             return observation, 0.0, False, False, info

@@ -1,14 +1,22 @@
-"""Train an agent: python scripts/train.py experiment=crafter_quick [key=value …], or resume=<run>; many with --multirun."""
+"""Train an agent: python scripts/train.py experiment=crafter_quick [key=value …].
 
-from agent.cli import command, sweeping
+Or go on with a run: resume=<its folder>. With --multirun, one run for each combination of values.
+"""
+
 from agent.config import TrainConfig
-from agent.run import train
-from agent.multirun import expand, train_in_sweep
+from agent.config.compose import TRAINING
+from agent.runs.cli import command, sweeping
+from agent.runs.sweep import expand, train_in_sweep
+from agent.runs.train import train
 
 
 def main(config: TrainConfig, overrides: list[str]) -> None:
-    train_in_sweep(config, overrides) if sweeping() else train(config, overrides)
+    """One run, or one run of a sweep."""
+    if sweeping():
+        train_in_sweep(config, overrides)
+    else:
+        train(config, overrides)
 
 
 if __name__ == "__main__":
-    command("train", TrainConfig, main, expand)
+    command("train", TrainConfig, main, TRAINING, expand=expand)

@@ -9,9 +9,15 @@ from typing import Any
 
 import torch
 
-from agent import checkpoint
+from agent.storage import checkpoint
 
-UNEQUAL = ("seconds/", "rates/", "memory_gb", "checkpoint_gb", "minutes")  # what the machine decides
+UNEQUAL = (
+    "seconds/",
+    "rates/",
+    "memory_gb",
+    "checkpoint_gb",
+    "minutes",
+)  # what the machine decides
 
 
 def check_equal(one: Path, other: Path) -> None:
@@ -28,7 +34,9 @@ def check_equal(one: Path, other: Path) -> None:
         assert state == states[1][name], name
     rows = [
         {
-            name: torch.cat([checkpoint.read_rows(saved.run, chunk)[name] for chunk in saved.chunks])
+            name: torch.cat(
+                [checkpoint.read_rows(saved.run, chunk)[name] for chunk in saved.chunks]
+            )
             for name in ("frames", "actions", "rewards")
         }
         for saved in (ours, theirs)
@@ -42,10 +50,24 @@ def check_equal(one: Path, other: Path) -> None:
 def curves(run: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv, without what the machine decides."""
     with (run / "metrics.csv").open() as file:
-        return [{name: text for name, text in row.items() if not name.startswith(UNEQUAL)} for row in csv.DictReader(file)]
+        return [
+            {name: text for name, text in row.items() if not name.startswith(UNEQUAL)}
+            for row in csv.DictReader(file)
+        ]
 
 
 def evaluations(run: Path, epoch: int) -> dict[str, Any]:
     """Name of a file of that epoch -> what it tells, but for where the checkpoint lies."""
     paths = run.glob(f"evaluation_*_epoch_{epoch:06d}_*.json")
     return {path.name: json.loads(path.read_text()) | {"checkpoint": None} for path in paths}
+
+
+def look(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Every file and folder below, and whether it changed."""
+    seen = {}
+    for path in sorted(folder.rglob("*")):
+        about, is_file = path.lstat(), path.is_file()
+        changed = about.st_mtime_ns if is_file else 0  # what is in a folder is seen anyway
+        data = path.read_bytes() if is_file else b""
+        seen[str(path.relative_to(folder))] = (about.st_mode, changed, data)
+    return seen

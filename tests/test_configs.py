@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent.cli import CONFIGS
-from agent.multirun import name_of
-from envs.vector import EnvConfig
+from agent.config.compose import CONFIGS
+from agent.runs.sweep import name_of
+from envs.config import EnvConfig
 from tests.tiny import experiment
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))

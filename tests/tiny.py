@@ -3,8 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from agent.api import configure
-from agent.config import TrainConfig, merged
+from agent.config import TrainConfig
+from agent.config.compose import merged
+from agent.runs.api import configure
 
 TINY = (
     "experiment=catch", "env.id=deltadream/Catch-v0", "epochs=2",
@@ -26,9 +27,17 @@ TINY = (
 
 # IRIS and DART as small: their frames are 2×2 tokens.
 _FRAMES = (
-    *(s for s in TINY if not s.startswith(("agent.tokenizer", "agent.dynamics.conv", "agent.policy"))),
-    *(f"agent.tokenizer.conv.{what}" for what in ("base=8", "mult=[1]", "down=[0]", "patch=16", "groups=4", "attention=1")),
-    "agent.tokenizer.quantizer.size=8", "agent.tokenizer.quantizer.dim=4",
+    *(
+        s
+        for s in TINY
+        if not s.startswith(("agent.tokenizer", "agent.dynamics.conv", "agent.policy"))
+    ),
+    *(
+        f"agent.tokenizer.conv.{what}"
+        for what in ("base=8", "mult=[1]", "down=[0]", "patch=16", "groups=4", "attention=1")
+    ),
+    "agent.tokenizer.quantizer.size=8",
+    "agent.tokenizer.quantizer.dim=4",
 )
 OF_AGENT = {
     "delta_iris": TINY,
@@ -45,13 +54,15 @@ TINY_CRAFTER = (
 
 def leave_out_films(patch: pytest.MonkeyPatch) -> None:
     """They and the curves take most of the time of runs as short as these."""
-    patch.setattr("agent.trainer.Trainer.show", lambda *_: None)
-    patch.setattr("agent.run.report", lambda *_: None)
+    patch.setattr("agent.training.callbacks.Films.show", lambda *_: None)
+    patch.setattr("agent.runs.run.report", lambda *_: None)
 
 
 def tiny(*overrides: str, base: tuple[str, ...] = TINY) -> TrainConfig:
     """The configuration in this process, with changes."""
-    values = OmegaConf.to_container(OmegaConf.from_dotlist([s.lstrip("+") for s in (*base, *overrides)]))
+    values = OmegaConf.to_container(
+        OmegaConf.from_dotlist([s.lstrip("+") for s in (*base, *overrides)])
+    )
     return OmegaConf.to_object(merged(TrainConfig, values))
 
 

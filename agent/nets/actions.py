@@ -19,7 +19,9 @@ class ActionEmbedding(nn.Embedding):
 
     def __init__(self, sizes: tuple[int, ...], width: int) -> None:
         super().__init__(sum(sizes), width)
-        self.register_buffer("first", torch.tensor([0, *accumulate(sizes[:-1])]), persistent=False)  # row of each factor
+        self.register_buffer(
+            "first", torch.tensor([0, *accumulate(sizes[:-1])]), persistent=False
+        )  # row of each factor
 
     def forward(self, actions: Tensor) -> Tensor:
         if actions.shape[-1] == 1:  # the usual case, without a sum of one
@@ -28,11 +30,17 @@ class ActionEmbedding(nn.Embedding):
 
 
 def by_factor(logits: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """[..., sum(sizes)] -> [..., F, max(sizes)]: independent categoricals; what a factor lacks is impossible."""
+    """Split logits [..., sum(sizes)] into independent categoricals [..., F, max(sizes)].
+
+    A factor with fewer than max(sizes) choices is padded with −inf.
+    """
     if len(set(sizes)) == 1:
         return logits.unflatten(-1, (len(sizes), sizes[0]))
     widest = max(sizes)
-    parts = [F.pad(part, (0, widest - part.shape[-1]), value=IMPOSSIBLE) for part in logits.split(sizes, dim=-1)]
+    parts = [
+        F.pad(part, (0, widest - part.shape[-1]), value=IMPOSSIBLE)
+        for part in logits.split(sizes, dim=-1)
+    ]
     return torch.stack(parts, dim=-2)
 
 

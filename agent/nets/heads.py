@@ -1,4 +1,4 @@
-"""Categorical sampling, and how a network says a scalar: a two-hot code, a class of the sign, or plainly."""
+"""Categorical sampling, and how a network predicts a scalar: two-hot, sign class, or plain."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from envs.errors import BadInput
 
 Select = Callable[[Tensor], Tensor]
-"""Logits [..., C] -> indices [...] int64: `gumbel_max` to sample, `greedy` to take the most likely."""
+"""Logits [..., C] -> indices [...] int64: `gumbel_max` samples, `greedy` takes the most likely."""
 
 
 def gumbel_max(logits: Tensor) -> Tensor:
-    """A sample of the categorical distribution, as argmax(logits + Gumbel noise). [..., C] -> [...] int64.
+    """Sample a categorical distribution, as argmax(logits + Gumbel noise). [..., C] -> [...] int64.
 
-    Nothing is read back to the host, unlike torch.multinomial, so it can stand in a CUDA graph.
+    Unlike torch.multinomial it reads nothing back to the host, so it can stand in a CUDA graph.
     −log of an exponential variate is a Gumbel variate.
     """
     noise = torch.empty_like(logits, dtype=torch.float32).exponential_().log()
@@ -45,7 +45,10 @@ def symexp(x: Tensor) -> Tensor:
 
 
 class TwoHot:
-    """A scalar as a distribution over `size` buckets at equal distances of symlog (DreamerV3, eqs. 9-10)."""
+    """A scalar as a distribution over `size` buckets, equally spaced in symlog.
+
+    Source: DreamerV3, equations 9 and 10.
+    """
 
     size = 255
     limit = 20.0
@@ -56,12 +59,14 @@ class TwoHot:
         return torch.linspace(-self.limit, self.limit, self.size, device=device)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The two buckets beside symlog(x), weighted by closeness; beyond the limits the outermost one.
+        """Spread x over the two buckets nearest to symlog(x), weighted by closeness.
+
+        Beyond the limits all weight is on the outermost bucket.
 
         x: [...] any finite float -> [..., size] float32 that sums to 1
         """
         y = symlog(x).clamp(-self.limit, self.limit).float()
-        # The weights of linear interpolation are a triangle around each bucket, one bucket's distance wide.
+        # Weights of linear interpolation: a triangle around each bucket, one distance wide.
         return (1 - (y.unsqueeze(-1) - self.buckets(x.device)).abs() / self._step).clamp(min=0)
 
     def value(self, output: Tensor) -> Tensor:
@@ -113,5 +118,7 @@ VALUE_CODES: dict[str, type[TwoHot] | type[Scalar]] = {"two_hot": TwoHot, "scala
 def scalar_code(name: str, codes: dict[str, type]) -> TwoHot | Sign | Scalar:
     """The code called `name`. Raises BadInput if there is none."""
     if name not in codes:
-        raise BadInput(f"{name!r} is not a way to code a scalar here; choose one of {', '.join(codes)}.")
+        raise BadInput(
+            f"{name!r} is not a way to code a scalar here; choose one of {', '.join(codes)}."
+        )
     return codes[name]()

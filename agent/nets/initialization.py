@@ -11,8 +11,10 @@ STD = 0.02  # GPT-2's
 
 
 def initialize_like_gpt(module: nn.Module) -> None:
-    """Linear layers and embeddings at N(0, 0.02), biases at 0 (GPT-2); convolutions and norms stay at
-    PyTorch's defaults. For `module.apply`."""
+    """Initialise linear layers and embeddings with N(0, 0.02), biases with 0 (GPT-2).
+
+    Convolutions and norms keep PyTorch's defaults. For `module.apply`.
+    """
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=STD)
     if isinstance(module, nn.Linear):

@@ -1,7 +1,8 @@
-"""Random numbers by counting: the noise of a row depends on its own keys and on nothing else in its batch.
+"""Counter-based random numbers: a row's noise depends on its own key, not on the rest of the batch.
 
-The numbers are SplitMix64's (Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators"): a counter
-times an odd constant, mixed. All arithmetic is int64 that wraps around, which every device and compiler here has.
+The numbers are SplitMix64's: a counter times an odd constant, mixed (Steele, Lea and Flood 2014,
+"Fast Splittable Pseudorandom Number Generators"). All arithmetic is int64 that wraps around, as on
+every device and compiler used here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def split(key: Tensor, index: Tensor | int) -> Tensor:
     """The key of the `index`-th of a key's parts, index ≥ 0: int64 each, broadcast."""
     if isinstance(index, int):  # Python's do not wrap around by themselves
         step = ((index + 1) * GAMMA + 2**63) % 2**64 - 2**63
-    else:  # plus zeros of the key: Inductor counts an arange in int32 on CUDA (torch 2.11), where GAMMA does not fit
+    else:  # + 0 of the key's type: Inductor (torch 2.11) counts an arange in int32 on CUDA
         step = (index + 1 + (key ^ key)) * GAMMA
     return mix(key + step)
 
@@ -41,7 +42,10 @@ def uniform(key: Tensor) -> Tensor:
 
 
 class KeyedGumbelMax:
-    """A `Select` that samples by a key a row: its n-th call, of whatever logits, gives the n-th draw of each row."""
+    """A `Select` that samples with one key per row.
+
+    Its n-th call gives the n-th draw of each row, whatever the logits.
+    """
 
     def __init__(self, keys: Tensor) -> None:
         """keys: [B] int64"""

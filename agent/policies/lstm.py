@@ -1,47 +1,21 @@
-"""Policies that remember by an LSTM: of frames, which is Δ-IRIS's and IRIS's, and of a world model's own codes."""
+"""Policies with an LSTM memory: on frames (Δ-IRIS, IRIS), or on a world model's own codes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from agent.nets.conv import ConvConfig, Encoder, pixels
-from agent.policies.policy import Policy, PolicyConfig
-
-
-@dataclass
-class LstmPolicyConfig(PolicyConfig):
-    """latent: channels in which the LSTM sees each place of the encoder's map, or each code
-    hidden:    width of the LSTM
-    """
-
-    latent: int = 16
-    hidden: int = 512
-
-
-@dataclass
-class CnnLstmPolicyConfig(LstmPolicyConfig):
-    """conv: of the frame encoder"""
-
-    kind: str = "cnn_lstm"
-    conv: ConvConfig = field(default_factory=lambda: ConvConfig(base=32))
-
-
-@dataclass
-class CodeLstmPolicyConfig(LstmPolicyConfig):
-    """Of codes there is nothing else to say."""
-
-    kind: str = "code_lstm"
-    latent: int = 64
+from agent.config.policies import CnnLstmPolicyConfig, CodeLstmPolicyConfig, LstmPolicyConfig
+from agent.nets.conv import Encoder, pixels
+from agent.policies.base import Policy
 
 
 class LstmPolicy(Policy):
-    """Actor and critic on what an LSTM says; its state is what it says and what it remembers, [B, 2 hidden]."""
+    """Actor and critic on an LSTM's output. Its state is hidden and cell state, [B, 2 hidden]."""
 
     config: LstmPolicyConfig
 
@@ -59,22 +33,22 @@ class LstmPolicy(Policy):
         return self.actor.weight.new_zeros(batch, 2 * self.config.hidden)
 
     def read(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder and the LSTM's input side see all steps as one batch; only its hidden side is a loop."""
-        says, remembers = state.chunk(2, dim=-1)
-        said = []
+        """As in `Policy`. All steps are one batch, except in the LSTM's recurrence, a loop."""
+        hidden, cell = state.chunk(2, dim=-1)
+        outputs = []
         for gates in self._input_gates(observations).unbind(dim=1):
-            says, remembers = self._advance(gates, says, remembers)
-            said.append(says)
-        return torch.stack(said, dim=1), torch.cat([says, remembers], dim=-1)
+            hidden, cell = self._advance(gates, hidden, cell)
+            outputs.append(hidden)
+        return torch.stack(outputs, dim=1), torch.cat([hidden, cell], dim=-1)
 
-    def remember(self, observations: Tensor, state: Tensor) -> Tensor:
-        says, remembers = state.chunk(2, dim=-1)
+    def burn_in(self, observations: Tensor, state: Tensor) -> Tensor:
+        hidden, cell = state.chunk(2, dim=-1)
         for gates in self._input_gates(observations).unbind(dim=1):
-            says, remembers = self._advance(gates, says, remembers)
-        return torch.cat([says, remembers], dim=-1)
+            hidden, cell = self._advance(gates, hidden, cell)
+        return torch.cat([hidden, cell], dim=-1)
 
     def _input_gates(self, observations: Tensor) -> Tensor:
-        """observations: [B, T, ...] -> [B, T, 4 hidden], the LSTM's linear map of its input, biases included."""
+        """The LSTM's linear map of its input, biases included. [B, T, ...] -> [B, T, 4 hidden]."""
         features = self.features(observations.flatten(0, 1))
         gates = F.linear(features, self.lstm.weight_ih, self.lstm.bias_ih + self.lstm.bias_hh)
         return gates.unflatten(0, observations.shape[:2])
@@ -82,7 +56,9 @@ class LstmPolicy(Policy):
     def _advance(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the LSTM (Hochreiter and Schmidhuber 1997, with forget gate)."""
         gates = torch.addmm(gates, h, self.lstm.weight_hh.T)
-        i, f, _, o = gates.sigmoid().chunk(4, dim=-1)  # all four at once: one kernel instead of three
+        i, f, _, o = gates.sigmoid().chunk(
+            4, dim=-1
+        )  # all four at once: one kernel instead of three
         g = gates[:, 2 * self.config.hidden : 3 * self.config.hidden].tanh()
         c = torch.addcmul(f * c, i, g)
         return o * c.tanh(), c
@@ -93,7 +69,9 @@ class CnnLstmPolicy(LstmPolicy):
 
     reads = "frames"
 
-    def __init__(self, config: CnnLstmPolicyConfig, shape: tuple[int, int, int], actions: tuple[int, ...]) -> None:
+    def __init__(
+        self, config: CnnLstmPolicyConfig, shape: tuple[int, int, int], actions: tuple[int, ...]
+    ) -> None:
         super().__init__(config, actions)
         channels, _, size = shape
         conv = config.conv.fitted(size, "agent.policy.conv")
@@ -110,10 +88,14 @@ class CodeLstmPolicy(LstmPolicy):
 
     reads = "codes"
 
-    def __init__(self, config: CodeLstmPolicyConfig, shape: tuple[int, int], actions: tuple[int, ...]) -> None:
+    def __init__(
+        self, config: CodeLstmPolicyConfig, shape: tuple[int, int], actions: tuple[int, ...]
+    ) -> None:
         super().__init__(config, actions)
         number, dim = shape
-        self.encoder = nn.Sequential(nn.Linear(dim, config.latent), nn.LayerNorm(config.latent), nn.SiLU())
+        self.encoder = nn.Sequential(
+            nn.Linear(dim, config.latent), nn.LayerNorm(config.latent), nn.SiLU()
+        )
         self.add_lstm(number * config.latent)
 
     def features(self, observations: Tensor) -> Tensor:

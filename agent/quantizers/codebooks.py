@@ -8,14 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agent.quantizers.quantizer import Quantizer, QuantizerConfig, QuantizerOutput, float32, straight_through
+from agent.config.quantizers import CodebookConfig, CosineEmaConfig, VqConfig, VqEmaConfig
+from agent.quantizers.base import Quantizer, QuantizerOutput, float32, straight_through
 
 
 def rotate(z: Tensor, codes: Tensor) -> Tensor:
-    """z, [..., dim], rotated and stretched onto its codes, [..., dim]: the codes' values, and a gradient that keeps
-    its angle to z as it had to the code (the rotation trick, Fifty et al. 2024, section 4.2).
+    """Rotate and stretch z onto its codes (the rotation trick, Fifty et al. 2024, section 4.2).
 
-    λ (I − 2 r rᵀ + 2 q̂ ẑᵀ) z with r the unit vector between ẑ and q̂, and λ = |q| / |z|; the factors are constants.
+    λ (I − 2 r rᵀ + 2 q̂ ẑᵀ) z, where r is the unit vector between ẑ and q̂, and λ = |q| / |z|; the
+    factors are constants. The values are the codes'; the gradient keeps with z the angle that it
+    had with the code.
+
+    z, codes: [..., dim] -> [..., dim]
     """
     with torch.no_grad():
         z_hat, q_hat = F.normalize(z, dim=-1), F.normalize(codes, dim=-1)
@@ -28,6 +32,7 @@ def rotate(z: Tensor, codes: Tensor) -> Tensor:
 class CodebookQuantizer(Quantizer):
     """Looks for the nearest of the codes that it keeps in `codebook`, [size, dim]."""
 
+    config: CodebookConfig
     codebook: Tensor
 
     def forward(self, z: Tensor) -> QuantizerOutput:
@@ -38,7 +43,7 @@ class CodebookQuantizer(Quantizer):
             commitment = self.commitment(z, codes)
             vectors = (rotate if self.config.gradient == "rotation" else straight_through)(z, codes)
             if self.training:
-                # A vector that is no number, which the learner will report, must not stay in the codes.
+                # A NaN, which the learner will report, must not stay in the codes.
                 self._move(z.detach().flatten(0, -2).nan_to_num(), tokens.flatten())
         return QuantizerOutput(vectors, tokens, commitment)
 
@@ -63,20 +68,23 @@ def one_hot(tokens: Tensor, size: int) -> Tensor:
     return (tokens[:, None] == torch.arange(size, device=tokens.device)).float()
 
 
-def first_codes(config: QuantizerConfig) -> Tensor:
+def first_codes(config: CodebookConfig) -> Tensor:
     """[size, dim], uniform, small."""
     return torch.empty(config.size, config.dim).uniform_(-1, 1) / config.size
 
 
 class CosineQuantizer(CodebookQuantizer):
-    """Nearest code by dot product, the cosine as soon as the codes are unit vectors, which the first update
-    makes them. The codebook moves by exponential averages, not by gradient.
+    """Nearest code by dot product, with a codebook of exponential moving averages.
 
-    (van den Oord et al. 2017, appendix A.1, with the l2-normalised codes of Yu et al. 2022, and the
-    revival of unused codes of Δ-IRIS.)
+    The first update makes the codes unit vectors; from then on the dot product is the cosine.
+
+    Sources: van den Oord et al. 2017, appendix A.1; l2-normalised codes of Yu et al. 2022; revival
+    of unused codes as in Δ-IRIS.
     """
 
-    def __init__(self, config: QuantizerConfig) -> None:
+    config: CosineEmaConfig
+
+    def __init__(self, config: CosineEmaConfig) -> None:
         super().__init__(config)
         self.register_buffer("codebook", first_codes(config))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -93,7 +101,7 @@ class CosineQuantizer(CodebookQuantizer):
         c = self.config
         assigned = one_hot(tokens, c.size)
         self._follow(assigned.mean(dim=0))
-        # A code that nobody chose has the zero vector as its mean: it shrinks, and normalising undoes that.
+        # The mean of a code that nobody chose is 0: the code shrinks, and normalising undoes that.
         mean = F.normalize(assigned.T @ z, dim=-1)
         moved = F.normalize(self.codebook.lerp(mean, 1 - c.decay), dim=-1)
 
@@ -115,14 +123,20 @@ class EuclideanQuantizer(CodebookQuantizer):
     def nearest(self, z: Tensor) -> Tensor:
         with float32(z):
             # |z − e|² without |z|², which is the same for every code.
-            return (self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T).argmin(dim=-1)
+            return (self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T).argmin(
+                dim=-1
+            )
 
 
 class VectorQuantizer(EuclideanQuantizer):
-    """VQ-VAE with codes that learn by gradient (van den Oord et al. 2017, equation 3): |sg(z) − e|² + β |z − sg(e)|²,
-    as means over the dimensions."""
+    """VQ-VAE whose codes learn by gradient: |sg(z) − e|² + β |z − sg(e)|².
 
-    def __init__(self, config: QuantizerConfig) -> None:
+    Means over the dimensions (van den Oord et al. 2017, equation 3).
+    """
+
+    config: VqConfig
+
+    def __init__(self, config: VqConfig) -> None:
         super().__init__(config)
         self.codebook = nn.Parameter(first_codes(config))
 
@@ -131,10 +145,16 @@ class VectorQuantizer(EuclideanQuantizer):
 
 
 class AveragingVectorQuantizer(EuclideanQuantizer):
-    """VQ-VAE with codes that are the moving averages of the vectors that choose them (van den Oord et al. 2017,
-    appendix A.1, equations 6 to 8). The averages start at nothing: its first vectors decide where a code goes."""
+    """VQ-VAE whose codes are moving averages of the vectors that choose them.
 
-    def __init__(self, config: QuantizerConfig) -> None:
+    The averages start at 0, so the first vectors decide where a code goes.
+
+    Source: van den Oord et al. 2017, appendix A.1, equations 6 to 8.
+    """
+
+    config: VqEmaConfig
+
+    def __init__(self, config: VqEmaConfig) -> None:
         super().__init__(config)
         self.register_buffer("codebook", first_codes(config))
         self.register_buffer("counts", torch.zeros(config.size))  # N

@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def to_token(digits: Tensor, base: list[int]) -> Tensor:
-    """A number in mixed base, its first digit the least. digits: [..., n] int64, below `base` -> [...] int64."""
+    """A number in mixed base from its digits, the lowest first.
+
+    digits: [..., n] int64, each below its `base` -> [...] int64
+    """
     token = digits[..., -1]
     for i in reversed(range(len(base) - 1)):
         token = token * base[i] + digits[..., i]

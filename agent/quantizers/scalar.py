@@ -5,22 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agent.config.quantizers import FsqConfig
+from agent.quantizers.base import Quantizer, QuantizerOutput, float32, straight_through
 from agent.quantizers.digits import to_digits, to_token
-from agent.quantizers.quantizer import Quantizer, QuantizerConfig, QuantizerOutput, float32, straight_through
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds each dimension to one of a few levels; the codes are all their combinations, and nothing is learned
-    (Mentzer et al. 2023, section 3.1 and appendix A.1). No loss besides the reconstruction's."""
+    """FSQ: rounds each dimension to one of a few levels; the codes are all combinations of levels.
 
+    Nothing is learned, and there is no commitment loss.
+
+    Source: Mentzer et al. 2023, section 3.1 and appendix A.1.
+    """
+
+    config: FsqConfig
     MARGIN = 1e-3  # by which a bounded dimension reaches past its outermost levels
 
-    def __init__(self, config: QuantizerConfig) -> None:
+    def __init__(self, config: FsqConfig) -> None:
         super().__init__(config)
         levels = torch.tensor(config.levels)
         reach = (levels - 1) * (1 + self.MARGIN) / 2
-        offset = 0.5 * (levels % 2 == 0)  # an even number of levels has one more below zero than above
-        for name, value in (("reach", reach), ("offset", offset), ("shift", torch.atanh(offset / reach))):
+        offset = 0.5 * (
+            levels % 2 == 0
+        )  # an even number of levels has one more below zero than above
+        for name, value in (
+            ("reach", reach),
+            ("offset", offset),
+            ("shift", torch.atanh(offset / reach)),
+        ):
             self.register_buffer(name, value, persistent=False)
         self.register_buffer("middle", levels // 2, persistent=False)
         self.register_buffer("top", levels - 1, persistent=False)
@@ -41,7 +53,9 @@ class FiniteScalarQuantizer(Quantizer):
 
     def tokens_of(self, rounded: Tensor) -> Tensor:
         """[..., dim], whole numbers, 0 in the middle -> [...] int64."""
-        digits = (rounded.long() + self.middle).clamp(min=0)  # of NaN too, which the learner will report
+        digits = (rounded.long() + self.middle).clamp(
+            min=0
+        )  # of NaN too, which the learner will report
         return to_token(digits.minimum(self.top), self.config.levels)
 
     def nearest(self, z: Tensor) -> Tensor:

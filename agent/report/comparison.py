@@ -1,73 +1,48 @@
 """Runs whose settings differ, compared after the same time: what an ablation table holds."""
 
-from __future__ import annotations
-
-from typing import Any
-
-import numpy as np
-
-from agent.report.missing import one_per_seed
-from agent.report.runs import Point, Run, shown
-from agent.report.tables import cell, grouped, interval, mean_and_deviation, several, table
+from agent.report.runs import Runs, one_per_seed
+from agent.report.tables import between, bullets, interval, markdown, one_line, spread
 from envs.aggregates import Estimate
 
 
-def comparison(runs: list[Run], minutes: float) -> list[str]:
-    """Markdown: of each experiment and environment a table, a line for each setting, best first.
+def comparison(runs: Runs, minutes: float) -> list[str]:
+    """Markdown parts: of each experiment and environment a table, a line for each setting.
 
-    A run counts by its last evaluation within so many minutes; one that has none is named, and left out.
+    A run counts by its last evaluation within so many minutes. One that has none is named.
     """
     parts = [f"## After {minutes:g} minutes"]
-    for (experiment, environment), group in grouped(runs, lambda run: (run.experiment, run.environment)).items():
-        parts += [f"### {cell(f'{experiment}, {environment}')}", *table_and_notes(group, minutes)]
+    for (experiment, environment), group in runs.groups("experiment", "environment"):
+        parts += [f"### {one_line(f'{experiment}, {environment}')}", *compare(group, minutes)]
     return parts
 
 
-def table_and_notes(runs: list[Run], minutes: float) -> list[str]:
-    """Of one experiment in one environment."""
-    points = {run.folder: last_within(run, minutes) for run in runs}
-    reached = [run for run in runs if points[run.folder]]
-    common = most_common(reached)
-    rows, notes = [], [f"- `{run.folder}`: {why_not(run)}." for run in runs if not points[run.folder]]
-    for (game, changes), alike in grouped(reached, lambda run: (run.game, difference(run.settings, common))).items():
-        kept, twice = one_per_seed(alike)
-        notes += [f"- {note}" for note in twice]
-        evaluations = [points[run.folder] for run in kept]
-        scores = [point.score for point in evaluations]
-        score = mean_and_deviation(scores)
-        if len(kept) == 1:
-            score = interval(Estimate(scores[0], evaluations[0].low, evaluations[0].high), 2)
-        took = np.mean([point.minutes for point in evaluations])
-        steps = several(point.step for point in evaluations)
-        label = f"{game or ''} {changes}".strip() or "as most of them"
-        rows.append((np.mean(scores), [label, str(len(kept)), f"{took:.1f}", steps, score]))
-    ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
-    header = ["settings", "seeds", "minutes", "environment steps", "return (one seed: 95 %; several: ± deviation)"]
-    return [table(header, ordered), *(["\n".join(notes)] if notes else [])]
-
-
-def last_within(run: Run, minutes: float) -> Point | None:
-    """Its last evaluation by then; none if its log does not tell."""
-    if not run.timed:
-        return None
-    return max((point for point in run.points if point.minutes <= minutes), key=lambda point: point.minutes, default=None)
-
-
-def why_not(run: Run) -> str:
-    """Why it cannot be compared."""
-    return "no evaluation by then" if run.timed else "its log tells no time"
-
-
-def most_common(runs: list[Run]) -> dict[str, str]:
-    """Of each setting that any has the value that most have, as it is printed; of as many the first."""
-    common = {}
-    for name in dict.fromkeys(name for run in runs for name in run.settings):
-        values = [shown(run.settings, name) for run in runs]
-        common[name] = max(values, key=values.count)
-    return common
-
-
-def difference(settings: dict[str, Any], common: dict[str, str]) -> str:
-    """The settings that are not as usual."""
-    own = {name: shown(settings, name) for name in common}
-    return " ".join(f"{name.strip('.')}={own[name]}" for name in common if own[name] != common[name])
+def compare(runs: Runs, minutes: float) -> list[str]:
+    """The table of one experiment in one environment, the best setting first; who is not in it."""
+    timed = runs.curves.dropna(subset="minutes")
+    last = timed[timed.minutes <= minutes].sort_values("minutes", kind="stable")
+    last = last[~last.index.duplicated(keep="last")].add_suffix("_then")
+    reached = runs.only(runs.table.join(last, how="inner"))
+    notes = [
+        f"`{run}`: {'no evaluation by then' if run in timed.index else 'its log tells no time'}."
+        for run in runs.table.index.difference(reached.table.index, sort=False)
+    ]
+    usual = {name: max(column, key=list(column).count) for name, column in reached.settings.items()
+             if len(column)}  # fmt: skip
+    reached.table["method"] = [
+        " ".join(f"{name}={text}" for name, text in row.items() if text != usual[name])
+        for row in reached.settings.to_dict("records")
+    ]
+    kept, twice = one_per_seed(reached)
+    rows = []
+    for (name, method), group in kept.table.groupby(["name", "method"]):
+        game = name if group.game.notna().all() else ""
+        run, score = group.iloc[0], spread(group.score_then)
+        if len(group) == 1:
+            score = interval(Estimate(run.score_then, run.low_then, run.high_then))
+        row = {"settings": f"{game} {method}".strip() or "as most of them", "seeds": len(group)}
+        row |= {"minutes": f"{group.minutes_then.mean():.1f}"}
+        row |= {"environment steps": between(group.step_then)}
+        row |= {"return (one seed: 95 %; several: ± deviation)": score}
+        rows.append((group.score_then.mean(), row))
+    best_first = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+    return [part for part in (rows and markdown(best_first), bullets(notes + twice)) if part]

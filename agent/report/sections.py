@@ -1,260 +1,243 @@
-"""What a report says of an experiment: its protocol, its results by kind of environment, its curves."""
+"""What a report says of an environment: protocol, results, curves, what is missing."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from agent.report import figures
-from agent.report.runs import Run, SavedEvaluation, shown
-from agent.report.tables import cell, counted, grouped, interval, mean_and_deviation, several, table
-from envs.aggregates import Estimate, Scores, aggregate, estimate, mean, performance_profile, probability_of_improvement
-from envs.published import (
-    DELTA_IRIS_ATARI,
-    DELTA_IRIS_ATARI_PROTOCOL,
-    DELTA_IRIS_CRAFTER_RETURN,
-    DELTA_IRIS_CRAFTER_SCORE,
-    PRINTED_AGGREGATES,
-)
+from agent.report.runs import MACHINE, WHOLE, Runs, differing, is_of, protocols
+from agent.report.tables import NONE, between, counted, interval, markdown, spread
+from agent.runs.cli import argument, trusted
+from envs import aggregates, published
+from envs.aggregates import AGGREGATES, Estimate, Scores, estimate
 from envs.scores import CRAFTER_ACHIEVEMENTS, RANDOM_AND_HUMAN, human_normalized_score
 
-OURS = "ours"
 RANDOM = "random actions"
 DELTA_IRIS = "Δ-IRIS, published"
-BETTER = "P(ours > Δ-IRIS)"
-NONE = "–"
-
-PRINTED = (
-    "DART and IRIS are as printed, without intervals (the mean of DART's printed scores of the games is 1.057); their "
-    "scores of each game are not at hand."
-)
+BETTER = "P(better than Δ-IRIS)"
 PARTIAL = (
-    "**Partial**: Δ-IRIS is aggregated over the same games. What was printed for all 26 (Δ-IRIS, DART, IRIS) cannot be "
-    "compared with that and is left out: DART's and IRIS's scores of each game are not at hand."
+    "**Partial**: the others are aggregated over the same games; what was printed for all 26 "
+    "(Δ-IRIS, DART, IRIS) cannot be compared with that."
 )
-
-# Thresholds of a performance profile: even up to a human's score, then by equal factors.
-THRESHOLDS = np.concatenate([np.linspace(-0.25, 1, 126), np.geomspace(1, 12, 120)[1:]])
+ENOUGH_EPISODES = 100
+ATARI_100K_STEPS = 100_000
 
 
 @dataclass
-class Section:
-    """The runs of an experiment in an environment, one for each game and seed, and what is said of them.
+class Page:
+    """A section of the report that is being written.
 
-    output, stem: the folder of the report, and how the section's files in it start
-    notes:   what is odd or missing
-    parts:   Markdown, in order
-    screen:  the short of it
-    numbers: rows of aggregates.csv
+    Attributes:
+        output: The folder of the report.
+        stem: How the names of its figures start.
+        parts: Markdown, in order.
+        numbers: Rows of aggregates.csv.
     """
 
-    title: str
     output: Path
     stem: str
-    runs: list[Run]
-    notes: list[str]
     parts: list[str] = field(default_factory=list)
-    screen: list[str] = field(default_factory=list)
-    numbers: list[list[Any]] = field(default_factory=list)
+    numbers: list[dict[str, object]] = field(default_factory=list)
 
-    @property
-    def is_atari(self) -> bool:
-        return any(run.game for run in self.runs)
-
-    @property
-    def evaluated(self) -> dict[str, list[Run]]:
-        """What is played -> its runs that have an evaluation."""
-        runs = sorted((run for run in self.runs if run.evaluation), key=lambda run: run.name)
-        return grouped(runs, lambda run: run.name)
-
-    def add_table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.parts.append(table(header, rows))
-        self.screen.append(self.parts[-1])
-
-    def add_figure(self, figure: Any, name: str, caption: str) -> None:
+    def figure(self, figure: Figure, name: str, caption: str) -> None:
+        """Save a figure and add it."""
         figures.save(figure, self.output, f"{self.stem}_{name}")
         self.parts.append(f"![{caption}]({self.stem}_{name}.png)\n\n*{caption}*")
 
 
-def protocol(section: Section) -> None:
-    """Every choice in evaluation and training; where runs differ, each value with its number of runs."""
-    evaluations = [run.evaluation for run in section.runs if run.evaluation]
-    lines = [f"- environment: {cell(section.runs[0].environment)}"]
-    for title, attribute in (("evaluation", "protocol"), ("training", "training_protocol")):
-        choices = [getattr(saved, attribute) for saved in evaluations]
-        names = sorted({name for each in choices for name in each})
-        said = [f"{cell(name)} {counted(shown(each, name) for each in choices)}" for name in names]
-        lines.append(f"- in {title}: {', '.join(said) or NONE}")
-    if evaluations:
-        lines.append(f"- temperature: {counted(str(saved.temperature) for saved in evaluations)}")
-        lines.append(f"- evaluation episodes: {counted(str(saved.episodes) for saved in evaluations)}")
-        lines.append(f"- environments beside one another: {counted(str(saved.num_envs) for saved in evaluations)}")
-        lines.append(f"- evaluation seed: {counted(str(saved.seed) for saved in evaluations)}")
-        lines.append(f"- environment steps trained on: {several(saved.steps for saved in evaluations)}")
-    if section.is_atari:
-        lines.append(f"- published Δ-IRIS: {DELTA_IRIS_ATARI_PROTOCOL}")
-    section.parts += ["### Protocol", "\n".join(lines)]
+def protocol(page: Page, runs: Runs) -> None:
+    """Every choice of each method; where its runs differ each value with its number of runs."""
+    columns = {}
+    for method, group in runs.groups("method"):
+        choices = protocols(group, is_random=False)
+        choices = choices[sorted(choices)].join(group.table[WHOLE[1:]])
+        columns[method] = {name: counted(choices[name]) for name in choices if len(choices)}
+    table = pd.DataFrame(columns).rename_axis("protocol").reset_index()
+    page.parts += ["### Protocol", markdown(table)]
+    if runs.is_atari:
+        page.parts.append(f"Published Δ-IRIS: {published.DELTA_IRIS_ATARI_PROTOCOL}.")
 
 
-def atari(section: Section) -> None:
-    """Atari 100k: the games, and their aggregates beside the published ones."""
-    section.parts.append("### Results")
+def results(page: Page, runs: Runs) -> None:
+    """The returns of each method, of random actions and those that were published."""
+    is_atari, is_crafter = runs.is_atari, runs.table.crafter_score.notna().any()
     rows = []
-    for game, runs in section.evaluated.items():
-        scores = [run.evaluation.score for run in runs]
-        mark = "*" if any(run.reached < run.epochs for run in runs) else ""
-        beside = [NONE] * 4
-        if game in RANDOM_AND_HUMAN:
-            normalized = human_normalized_score(game, float(np.mean(scores)))
-            theirs = mean_and_deviation(DELTA_IRIS_ATARI[game])
-            beside = [f"{normalized:.3f}", *(f"{score:g}" for score in RANDOM_AND_HUMAN[game]), theirs]
-        rows.append([f"{game}{mark}", str(len(runs)), mean_and_deviation(scores), *beside])
-    if rows:
-        section.parts.append(
-            "A seed's score is the mean return of its evaluation episodes; ± is the standard deviation over seeds; "
-            "an asterisk marks games with an unfinished run."
-        )
-        section.add_table(["game", "seeds", OURS, "human-normalized", "random", "human", DELTA_IRIS], rows)
-    ours = {
-        game: [human_normalized_score(game, run.evaluation.score) for run in runs]
-        for game, runs in section.evaluated.items()
-        if game in RANDOM_AND_HUMAN
+    played = dict(list(runs.evaluated.groupby(["name", "method"], sort=False)))
+    if not is_atari and len(runs.random):
+        played["", RANDOM] = random_evaluations(runs)
+    for (name, method), table in played.items():
+        row = ({"game": name} if is_atari else {}) | {"method": method, "seeds": len(table)}
+        row |= {"environment steps": between(table.steps) if method != RANDOM else NONE}
+        row |= {"return": spread(table.return_mean)}
+        if is_crafter:
+            row["score in percent"] = spread(table.crafter_score)
+        if name in RANDOM_AND_HUMAN:
+            random, human = RANDOM_AND_HUMAN[name]
+            row |= {"human-normalized": f"{table.human_normalized_score.mean():.3f}"}
+            row |= {"random": f"{random:g}", "human": f"{human:g}"}
+            row |= {DELTA_IRIS: spread(published.DELTA_IRIS_ATARI[name])}
+        rows.append(row)
+    if is_crafter:
+        rows += [
+            {"method": DELTA_IRIS, "environment steps": steps, "return": f"{value:.1f}"}
+            | {"score in percent": published.DELTA_IRIS_CRAFTER_SCORE.get(steps)}
+            for steps, value in published.DELTA_IRIS_CRAFTER_RETURN.items()
+        ]
+    if played:
+        text = "Mean return over seeds ± standard deviation; a seed's is the mean of its episodes."
+        page.parts += ["### Results", text, markdown(rows)]
+
+
+def random_evaluations(runs: Runs) -> pd.DataFrame:
+    """Of random actions, each once: with the same seed they are the same in every run."""
+    return runs.random.drop_duplicates(["evaluation_seed", "num_envs", "episodes"])
+
+
+def benchmark(page: Page, runs: Runs) -> None:
+    """Aggregates over games of each method, beside others of the same games."""
+    played = runs.evaluated.dropna(subset="human_normalized_score").groupby("method")
+    scores: dict[str, Scores] = {
+        method: {name: list(of) for name, of in table.groupby("name").human_normalized_score}
+        for method, table in played
     }
-    if ours:
-        aggregates(section, ours)
-    else:
-        section.parts.append("No aggregates: no game of the benchmark has a run with an evaluation.")
-
-
-def aggregates(section: Section, ours: Scores) -> None:
-    """The aggregates of `ours` beside those of others, a table, numbers and three figures."""
-    theirs = {game: [human_normalized_score(game, score) for score in DELTA_IRIS_ATARI[game]] for game in ours}
-    games = f"{len(ours)} of {len(RANDOM_AND_HUMAN)} games"
-    whole = len(ours) == len(RANDOM_AND_HUMAN)
-    known: dict[str, dict[str, Estimate | float]] = {OURS: dict(aggregate(ours)), DELTA_IRIS: dict(aggregate(theirs))}
-    names = list(known[OURS])
-    if whole:
-        known |= {f"{who}, printed": dict(values) for who, values in PRINTED_AGGREGATES.items()}
-    together = probability_of_improvement(ours, theirs)
-    each = {game: probability_of_improvement({game: scores}, theirs) for game, scores in ours.items()}
-    known[OURS][BETTER] = together
-
-    section.parts.append(
-        f"Aggregates of human-normalized scores over {games}, with 95 % intervals (stratified bootstrap over seeds). "
-        + (PRINTED if whole else PARTIAL)
-    )
-    section.add_table(
-        [games, *known],
-        [
-            [name, *(interval(of[name], 0 if "games" in name else 3) if name in of else NONE for of in known.values())]
-            for name in (*names, BETTER)
-        ],
-    )
-    rows = [(who, name, len(ours), value) for who, of in known.items() for name, value in of.items()]
-    rows += [(OURS, BETTER, game, value) for game, value in each.items()]
-    for *of, value in rows:
-        e = value if isinstance(value, Estimate) else Estimate(value, "", "")
-        section.numbers.append([section.title, *of, e.value, e.low, e.high])
-
-    panels = {name: {who: of[name] for who, of in known.items() if name in of} for name in names}
-    section.add_figure(figures.draw_aggregates(panels), "aggregates", f"Aggregates over {games}, with 95 % intervals.")
-    profiles = {who: performance_profile(scores, THRESHOLDS) for who, scores in ((OURS, ours), (DELTA_IRIS, theirs))}
-    figure = figures.draw_profile(profiles, THRESHOLDS)
-    section.add_figure(figure, "profile", f"Performance profile over {games}, with 95 % bands.")
-    best_first = dict(sorted(each.items(), key=lambda item: -item[1].value))
-    figure = figures.draw_improvement({"all together": together, **best_first})
-    section.add_figure(figure, "improvement", "Probability of improvement over published Δ-IRIS, with 95 % intervals.")
-
-
-def crafter(section: Section) -> None:
-    """Crafter: score and return beside random actions and the published ones, and the 22 success rates."""
-    played = {
-        OURS: [run.evaluation for run in section.runs if run.evaluation and run.evaluation.success_rates],
-        RANDOM: [saved for saved in random_evaluations(section.runs) if saved.success_rates],
+    delta_iris = {
+        game: [human_normalized_score(game, score) for score in published.DELTA_IRIS_ATARI[game]]
+        for game in RANDOM_AND_HUMAN
     }
-    played = {who: evaluations for who, evaluations in played.items() if evaluations}
-    rows = []
-    for who, evaluations in played.items():
-        steps = several(saved.steps for saved in evaluations) if who == OURS else NONE
-        scores = mean_and_deviation([saved.crafter_score for saved in evaluations])
-        returns = mean_and_deviation([saved.score for saved in evaluations])
-        rows.append([who, steps, str(len(evaluations)), scores, returns])
-    for steps, value in DELTA_IRIS_CRAFTER_RETURN.items():
-        score = f"{DELTA_IRIS_CRAFTER_SCORE[steps]:.1f}" if steps in DELTA_IRIS_CRAFTER_SCORE else NONE
-        rows.append([DELTA_IRIS, str(steps), NONE, score, f"{value:.1f}"])
-    section.parts += ["### Results", "Means over seeds ± standard deviation; the score is in percent."]
-    section.add_table(["Crafter", "environment steps", "seeds", "score", "return"], rows)
+    for method, ours in scores.items():
+        others = {**scores, DELTA_IRIS: delta_iris}
+        known: dict[str, figures.Intervals] = {
+            who: aggregates.aggregate({game: theirs[game] for game in ours})
+            for who, theirs in {method: ours, **others}.items()
+            if ours.keys() <= theirs.keys()
+        }
+        of_ours = {game: delta_iris[game] for game in ours}
+        known[method][BETTER] = estimate(aggregates.probability_of_improvement, ours, of_ours)
+        games = f"{len(ours)} of {len(RANDOM_AND_HUMAN)} games"
+        is_whole = len(ours) == len(RANDOM_AND_HUMAN)
+        if is_whole:
+            printed = published.PRINTED_AGGREGATES.items()
+            known |= {f"{who}, printed": values for who, values in printed}
+        text = f"Aggregates of human-normalized scores over {games}, with 95 % intervals"
+        text += f" (stratified bootstrap over seeds). {'' if is_whole else PARTIAL}"
+        cells = {
+            who: {name: interval(n, 0 if "games" in name else 3) for name, n in of.items()}
+            for who, of in known.items()
+        }
+        table = pd.DataFrame(cells).rename_axis(games).reset_index()
+        page.parts += [text.strip(), markdown(table)]
+        panels = {
+            name: {who: of[name] for who, of in known.items() if name in of} for name in AGGREGATES
+        }
+        stem = f"aggregates_{figures.file_name(method)}"
+        page.figure(figures.draw_intervals(panels), stem, f"{method}: aggregates over {games}.")
+        for whose, of in known.items():
+            for name, number in of.items():
+                row = {"method": method, "whose": whose, "aggregate": name, "games": len(ours)}
+                bounds = number if isinstance(number, Estimate) else Estimate(number, None, None)
+                page.numbers.append(row | bounds._asdict())
 
+
+def success_rates(page: Page, runs: Runs) -> None:
+    """Crafter's 22 success rates of each method and of random actions, and their figure."""
+    played = dict(list(runs.evaluated.groupby("method", sort=False)))
+    played[RANDOM] = random_evaluations(runs)
     rates = {
-        who: np.array([[saved.success_rates[name] for name in CRAFTER_ACHIEVEMENTS] for saved in evaluations])
-        for who, evaluations in played.items()
+        who: np.stack(found)
+        for who, table in played.items()
+        if (found := list(table.success_rates.dropna()))
     }
-    figure = figures.draw_success_rates(rates)
-    section.add_figure(figure, "success_rates", "Success rates, mean over seeds (black: their range).")
-    columns = [[mean_and_deviation(rate) for rate in percent.T] for percent in rates.values()]
-    rows = [list(row) for row in zip(CRAFTER_ACHIEVEMENTS, *columns, strict=True)]
-    section.parts.append(table(["success rate in percent", *rates], rows))
+    drawn = figures.draw_success_rates(rates)
+    page.figure(drawn, "success_rates", "Success rates, mean over seeds.")
+    columns = {who: [spread(rate) for rate in percent.T] for who, percent in rates.items()}
+    page.parts.append(markdown({"success rate in percent": CRAFTER_ACHIEVEMENTS, **columns}))
 
 
-def seeds(section: Section) -> None:
+def seeds(page: Page, runs: Runs) -> None:
     """Of each run what its episodes returned, and those of random actions."""
     rows = []
-    for run in section.runs:
-        if saved := run.evaluation:
-            random = run.random and interval(mean_return(run.random), 2)
-            minutes = next((f"{point.minutes:.0f}" for point in run.points if point.epoch == saved.epoch and math.isfinite(point.minutes)), NONE)
-            rows.append([str(run.seed), str(saved.steps), minutes, interval(mean_return(saved), 2), random or NONE])
+    for folder, run in runs.evaluated.iterrows():
+        curve = runs.curves[(runs.curves.index == folder) & (runs.curves.epoch == run.epoch)]
+        minutes = [f"{minutes:.0f}" for minutes in curve.minutes.dropna()]
+        row = {"method": run.method, "seed": run.seed, "environment steps": run.steps}
+        row |= {"minutes": minutes[0] if minutes else NONE}
+        row |= {"return": interval(estimate(aggregates.mean, {"": run.returns}))}
+        random = runs.random.returns.get(folder)
+        row[RANDOM] = NONE if random is None else interval(estimate(aggregates.mean, {"": random}))
+        rows.append(row)
     if rows:
-        section.parts.append("Mean return of each seed's episodes, with its 95 % interval (bootstrap over episodes).")
-        section.add_table(["seed", "environment steps", "minutes", OURS, RANDOM], rows)
+        text = "Mean return of each seed's episodes, with its 95 % interval (bootstrap)."
+        page.parts += [text, markdown(rows)]
 
 
-def mean_return(saved: SavedEvaluation) -> Estimate:
-    """With its interval."""
-    return estimate(mean, {"returns": saved.returns})
-
-
-def other(section: Section) -> None:
-    """Any other environment: the returns."""
-    rows = []
-    for name, runs in section.evaluated.items():
-        random = [saved.score for saved in random_evaluations(runs)]
-        scores = mean_and_deviation([run.evaluation.score for run in runs])
-        rows.append([name, str(len(runs)), scores, mean_and_deviation(random) if random else NONE])
-    if rows:
-        section.parts += ["### Results", "Mean return over seeds ± standard deviation."]
-        section.add_table(["environment", "seeds", OURS, RANDOM], rows)
-
-
-def random_evaluations(runs: list[Run]) -> list[SavedEvaluation]:
-    """Of random actions, each once: with the same seed they are the same in every run."""
-    return list({(saved.seed, saved.num_envs, saved.episodes): saved for run in runs if (saved := run.random)}.values())
-
-
-def learning_curves(section: Section) -> None:
-    """A panel for each game or environment that has a curve, against steps and against the run's minutes."""
-    runs = sorted((run for run in section.runs if run.points), key=lambda run: run.name)
-    if not runs:
-        return
+def learning_curves(page: Page, runs: Runs) -> None:
+    """A panel for each game or environment, against steps and against the run's minutes."""
+    points = runs.curves.join(runs.table[["name", "method"]]).reset_index(names="run")
+    points = points.sort_values("name", kind="stable")
     levels = {
-        "published Δ-IRIS, final mean": {game: float(np.mean(scores)) for game, scores in DELTA_IRIS_ATARI.items()} if section.is_atari else {},
         RANDOM: {
-            name: float(np.mean([saved.score for saved in random]))
-            for name, played in grouped(runs, lambda run: run.name).items() if (random := random_evaluations(played))
-        },
+            name: random_evaluations(group).return_mean.mean()
+            for name, group in runs.groups("name") if len(group.random)
+        }
     }  # fmt: skip
+    if runs.is_atari:
+        scores = published.DELTA_IRIS_ATARI.items()
+        levels["published Δ-IRIS, final mean"] = {game: np.mean(of) for game, of in scores}
+    untimed = " Runs whose logs tell no time are left out." * bool(points.minutes.isna().any())
+    for name, column, label, caption in (
+        ("curves", "step", "environment steps", "Evaluation in training: mean and range of seeds."),
+        ("minutes", "minutes", "minutes", f"The same against the minutes of the run.{untimed}"),
+    ):
+        # The last epochs learn without playing: of evaluations at the same step the last counts.
+        drawn = points.dropna(subset=column).drop_duplicates(["run", column], keep="last")
+        if len(drawn):
+            figure = figures.draw_curves(drawn.assign(at=drawn[column]), levels, label)
+            page.figure(figure, name, caption)
 
-    def draw(runs: list[Run], against: Literal["step", "minutes"], label: str) -> Any:
-        games = grouped(runs, lambda run: run.name)
-        return figures.draw_curves({name: [run.curve(against) for run in seeds] for name, seeds in games.items()}, levels, label)
 
-    caption = "Learning curves: evaluation during training, mean and range over seeds."
-    section.add_figure(draw(runs, "step", "environment steps"), "curves", caption)
-    if timed := [run for run in runs if run.timed]:
-        caption = "The same against the minutes that the run had taken." + " Runs whose logs tell no time are left out." * (timed != runs)
-        section.add_figure(draw(timed, "minutes", "minutes"), "minutes", caption)
+def missing(runs: Runs) -> list[str]:
+    """A sentence for each thing that a reader must know before trusting a method's tables."""
+    table, played, notes = runs.table, runs.evaluated, []
+    if runs.is_atari:
+        names = list(dict.fromkeys(table["name"]))
+        if absent := [game for game in RANDOM_AND_HUMAN if game not in names]:
+            of = f"{len(absent)} of the {len(RANDOM_AND_HUMAN)} games"
+            notes.append(f"No run of {of}: {', '.join(absent)}.")
+        if foreign := [name for name in names if name not in RANDOM_AND_HUMAN]:
+            notes.append(f"Not among the games of the aggregates: {', '.join(foreign)}.")
+    counts = played["name"].value_counts().sort_index()
+    if fewer := [f"{name} {n}" for name, n in counts.items() if n < counts.max()]:
+        said = f"Fewer seeds with an evaluation than the others' {counts.max()}"
+        notes.append(f"{said}: {', '.join(fewer)}.")
+    others = played[played.game.notna() & (played.steps != ATARI_100K_STEPS)]
+    for said, rows, values in (
+        ("Unfinished, in epochs", table[table.reached < table.epochs], "{0.reached} of {0.epochs}"),
+        ("Evaluated at an earlier epoch than the last", played[played.epoch < played.reached],
+         "{0.epoch} of {0.reached}"),
+        ("Without an evaluation", table[table.return_mean.isna()], ""),
+        (f"Fewer than {ENOUGH_EPISODES} evaluation episodes",
+         played[played.episodes < ENOUGH_EPISODES], "{0.episodes}"),
+        (f"Not trained on the {ATARI_100K_STEPS} steps of the benchmark", others, "{0.steps}"),
+    ):  # fmt: skip
+        if len(rows):
+            of = [f"`{folder}` {values.format(run)}".strip() for folder, run in rows.iterrows()]
+            notes.append(f"{said}: {', '.join(of)}.")
+    if mixed := differing(protocols(runs)):
+        notes.append(f"Mixed protocols, so these scores cannot be compared: {', '.join(mixed)}.")
+    if own := [name for name in differing(runs.settings) if not is_of(MACHINE, name)]:
+        notes.append(f"Runs differ in more than game and seed: {', '.join(own)}.")
+    return notes
+
+
+def commands(runs: Runs) -> list[str]:
+    """How the evaluations that are missing, early or short can be had: a block, or nothing."""
+    table = runs.table
+    enough = (table.episodes >= ENOUGH_EPISODES) & (table.epoch >= table.reached)
+    lines = []
+    for folder, env_id in table.env_id[~enough.fillna(False)].items():
+        words = [argument("run", folder), f"episodes={ENOUGH_EPISODES}", *trusted(env_id)]
+        lines.append(" ".join(["python scripts/evaluate.py", *words]))
+    return ["\n".join(["```sh", *lines, "```"])] if lines else []

@@ -1,46 +1,24 @@
-"""The per-frame VQ-VAE: frame <-> K tokens (IRIS, section 2.1 and appendix A; DART, section 3.1)."""
+"""The per-frame VQ-VAE: frame <-> K tokens.
+
+Sources: IRIS, section 2.1 and appendix A; DART, section 3.1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from einops import rearrange
 from torch import Tensor
 
-from agent.nets.conv import ConvConfig, Decoder, Encoder, pixels, to_frames
+from agent.config.tokenizers import FrameTokenizerConfig
+from agent.nets.conv import Decoder, Encoder, pixels, to_frames
 from agent.quantizers.make import make_quantizer
-from agent.quantizers.quantizer import QuantizerConfig
-from agent.tokenizers.tokenizer import Tokenizer, TokenizerConfig
 from agent.segment import Segment, masked_mean, real_frames
+from agent.tokenizers.base import Tokenizer
 from envs.spaces import Spaces
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""Reconstructions and frames, [N, C, H, W] float near 0..1 -> how unlike they look, [N], weight included."""
-
-
-def four_halvings() -> ConvConfig:
-    """64×64 -> 4×4, with attention at 16×16 and 8×8."""
-    return ConvConfig(base=64, mult=[1, 1, 1, 1], down=[1, 1, 1, 1], blocks=2, attention=2)
-
-
-def published_codes() -> QuantizerConfig:
-    """Codes that learn by gradient, and a commitment term of the same weight."""
-    return QuantizerConfig(kind="vq", size=512, dim=512, commitment=1.0)
-
-
-@dataclass
-class FrameTokenizerConfig(TokenizerConfig):
-    """conv: of the encoder and the decoder; each place of the encoder's map is one token
-    l1, l2: weights of the reconstruction terms. As published there is the first and a perceptual one, which sees small
-            things; L1 alone paints them over, as most pixels are right without them
-    """
-
-    kind: str = "frame"
-    conv: ConvConfig = field(default_factory=four_halvings)
-    quantizer: QuantizerConfig = field(default_factory=published_codes)
-    l1: float = 1.0
-    l2: float = 0.0
+"""Reconstructions and frames, [N, C, H, W] float near 0..1 -> weighted dissimilarity, [N]."""
 
 
 class FrameTokenizer(Tokenizer):
@@ -57,12 +35,14 @@ class FrameTokenizer(Tokenizer):
         self.decoder = Decoder(conv, latent=config.quantizer.vector_dim, channels=spaces.channels)
 
     def encode_vectors(self, frames: Tensor) -> Tensor:
-        """frames: [N, C, H, W] uint8 -> what is quantised, [N, K, dim], the map's rows one after another."""
+        """The vectors to quantise, row by row of the map. [N, C, H, W] uint8 -> [N, K, dim]."""
         return rearrange(self.encoder(pixels(frames)), "n d h w -> n (h w) d")
 
     def encode(self, frames: Tensor) -> Tensor:
         """frames: [..., C, H, W] uint8 -> tokens [..., K] int64."""
-        return self.quantizer.nearest(self.encode_vectors(frames.flatten(0, -4))).unflatten(0, frames.shape[:-3])
+        return self.quantizer.nearest(self.encode_vectors(frames.flatten(0, -4))).unflatten(
+            0, frames.shape[:-3]
+        )
 
     def tokens_of(self, segment: Segment) -> Tensor:
         """Of a segment [B, T] the tokens [B, T, K] of its frames."""
@@ -73,7 +53,7 @@ class FrameTokenizer(Tokenizer):
         return self.decode(self.encode(segment.frames[:, 1:]))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens: [..., K] int64 -> their codes, [..., K, dim]: what the decoder sees, and a policy that needs no frames."""
+        """The codes, for the decoder or a policy without frames. [..., K] -> [..., K, dim]."""
         return self.quantizer.lookup(tokens)
 
     def reconstruct(self, vectors: Tensor) -> Tensor:
@@ -82,15 +62,21 @@ class FrameTokenizer(Tokenizer):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """tokens: [..., K] int64 -> frames [..., C, H, W] uint8."""
-        return to_frames(self.reconstruct(self.embed(tokens.flatten(0, -2)))).unflatten(0, tokens.shape[:-1])
+        return to_frames(self.reconstruct(self.embed(tokens.flatten(0, -2)))).unflatten(
+            0, tokens.shape[:-1]
+        )
 
     def loss(self, segment: Segment, perceptual: Perceptual | None = None) -> dict[str, Tensor]:
-        """The terms of the loss over the segment's real frames, weights included, and their sum as "loss".
+        """The loss over the segment's real frames.
 
-        The commitment term, the codes' own with it, is over all frames, padded ones too.
+        The commitment term, with the codes' own, is over all frames, padded ones too.
 
-        perceptual: a term besides, as published that of a pretrained network (Johnson et al. 2016); here there is
-                    none by default, as no such network comes with the package
+        Args:
+            perceptual: A further term, as published that of a pretrained network (Johnson et al.
+                2016). None by default, as no such network comes with the package.
+
+        Returns:
+            The weighted terms, and their sum as "loss".
         """
         frames, real = segment.frames.flatten(0, 1), real_frames(segment.mask).flatten()
         quantized = self.quantizer(self.encode_vectors(frames))

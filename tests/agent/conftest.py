@@ -6,20 +6,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.actor_critic import ActorCriticConfig
-from agent.agent import Agent, AgentConfig
-from agent.nets.conv import ConvConfig
-from agent.nets.transformer import TransformerConfig
-from agent.policies.lstm import CnnLstmPolicyConfig, CodeLstmPolicyConfig
-from agent.policies.policy import PolicyConfig
-from agent.policies.vit import VitPolicyConfig
-from agent.quantizers.quantizer import QuantizerConfig
-from agent.run import train
+from agent.agent import Agent
+from agent.config import ActorCriticConfig, AgentConfig
+from agent.config.networks import ConvConfig, TransformerConfig
+from agent.config.policies import (
+    CnnLstmPolicyConfig,
+    CodeLstmPolicyConfig,
+    PolicyConfig,
+    VitPolicyConfig,
+)
+from agent.config.quantizers import CosineEmaConfig, VqConfig
+from agent.config.tokenizers import (
+    DeltaLightTokenizerConfig,
+    DeltaTokenizerConfig,
+    FrameTokenizerConfig,
+)
+from agent.config.world_models import (
+    DeltaDynamicsConfig,
+    DeltaLightDynamicsConfig,
+    FrameDynamicsConfig,
+)
+from agent.runs.train import train
 from agent.segment import Segment
-from agent.tokenizers.delta import DeltaTokenizerConfig
-from agent.tokenizers.frame import FrameTokenizerConfig
-from agent.world_models.delta import DeltaDynamicsConfig
-from agent.world_models.frame import FrameDynamicsConfig
 from envs.spaces import Spaces
 from tests.tiny import leave_out_films, tiny
 
@@ -35,9 +43,15 @@ def small_config() -> AgentConfig:
 
     return AgentConfig(
         tokenizer=DeltaTokenizerConfig(
-            conv=conv(), frame_conv=conv(), quantizer=QuantizerConfig(size=16, dim=8), tokens=4, latent=8
+            conv=conv(),
+            frame_conv=conv(),
+            quantizer=CosineEmaConfig(size=16, dim=8),
+            tokens=4,
+            latent=8,
         ),
-        dynamics=DeltaDynamicsConfig(conv=conv(), transformer=TransformerConfig(layers=2, heads=2, width=32), context=8),
+        dynamics=DeltaDynamicsConfig(
+            conv=conv(), transformer=TransformerConfig(layers=2, heads=2, width=32), context=8
+        ),
         policy=CnnLstmPolicyConfig(conv=conv(), latent=4, hidden=16),
         actor_critic=ActorCriticConfig(burn_in=3, horizon=5),
     )
@@ -48,27 +62,52 @@ POLICIES: dict[str, PolicyConfig] = {
     "code_lstm": CodeLstmPolicyConfig(latent=4, hidden=16),
     "vit": VitPolicyConfig(layers=2, heads=2, width=16, mlp=16, dropout=0.2),
 }
-AGENTS = {"delta_iris": ("delta", "cnn_lstm"), "delta_light": ("delta_light", "code_lstm"), "iris": ("frame", "cnn_lstm"), "dart": ("frame", "vit")}
+AGENTS = {
+    "delta_iris": ("delta", "cnn_lstm"),
+    "delta_light": ("delta_light", "code_lstm"),
+    "iris": ("frame", "cnn_lstm"),
+    "dart": ("frame", "vit"),
+}
+
+
+def shared(config: object) -> dict[str, object]:
+    """What a light part has in common with the published one."""
+    return {name: value for name, value in vars(config).items() if name != "kind"}
 
 
 def config_of(world: str, policy: str) -> AgentConfig:
     """As small, of any combination."""
     parts = small_config()
     if world == "delta_light":
-        parts.tokenizer.rare, parts.tokenizer.residual, parts.tokenizer.embedding_std = 30.0, True, 1.0
-        parts.tokenizer.decoded_after, parts.actor_critic.entropy_half_life = 2, 2
-        dynamics = parts.dynamics
-        dynamics.shared, dynamics.fused, dynamics.latent, dynamics.decoded_from = True, True, 4, 2
+        parts.tokenizer = DeltaLightTokenizerConfig(
+            **shared(parts.tokenizer),
+            residual=True,
+            embedding_std=1.0,
+            change_weighting=30.0,
+            pushforward_after=2,
+        )
+        parts.dynamics = DeltaLightDynamicsConfig(
+            **shared(parts.dynamics), latent=4, pushforward_from=2
+        )
+        parts.actor_critic.entropy_half_life = 2
     if world == "frame":
-        conv = ConvConfig(base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1)  # 2×2 tokens
-        parts.tokenizer = FrameTokenizerConfig(conv=conv, quantizer=QuantizerConfig(kind="vq", size=16, dim=8, commitment=1.0))
-        parts.dynamics = FrameDynamicsConfig(transformer=TransformerConfig(layers=2, heads=2, width=32, dropout=0.1), context=6)
+        conv = ConvConfig(
+            base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1
+        )  # 2×2 tokens
+        parts.tokenizer = FrameTokenizerConfig(
+            conv=conv, quantizer=VqConfig(size=16, dim=8, commitment=1.0)
+        )
+        parts.dynamics = FrameDynamicsConfig(
+            transformer=TransformerConfig(layers=2, heads=2, width=32, dropout=0.1), context=6
+        )
     parts.policy = copy.deepcopy(POLICIES[policy])
     return parts
 
 
-def random_segment(batch: int, steps: int, size: int = SIZE, actions: int = ACTIONS, seed: int = 0) -> Segment:
-    """Noise, with padding before the first and behind the last row's steps; the last row's episode ends."""
+def random_segment(
+    batch: int, steps: int, size: int = SIZE, actions: int = ACTIONS, seed: int = 0
+) -> Segment:
+    """Noise: padding before row 0's steps and behind the last row's, whose episode ends."""
     g = torch.Generator().manual_seed(seed)
     mask = torch.ones(batch, steps, dtype=torch.bool)
     mask[0, 0] = False
@@ -103,5 +142,15 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
         leave_out_films(patch)
-        train(tiny(f"run={folder}", "epochs=3", "keep=3", "learner.mode=eager", "evaluation.num_envs=1", "logger=csv"), [])
+        train(
+            tiny(
+                f"run={folder}",
+                "epochs=3",
+                "keep=3",
+                "learner.mode=eager",
+                "evaluation.num_envs=1",
+                "logger=csv",
+            ),
+            [],
+        )
     return folder

@@ -1,4 +1,4 @@
-"""What the loss of a dynamics over tokens must come to, by a loop over real steps, for every kind of dynamics."""
+"""What any dynamics' loss over tokens must come to, by a loop over real steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor
 
 from agent.nets.heads import symlog
 from agent.segment import Segment
-from agent.world_models.tokens import DynamicsOutput
-
-from .conftest import random_segment
+from agent.world_models.base import DynamicsOutput
+from tests.agent.conftest import random_segment
 
 WEIGHTS = {"tokens_weight": 0.5, "reward_weight": 3.0, "end_weight": 0.1}
 
@@ -28,21 +27,27 @@ def padded_segment(steps: int) -> Segment:
     return segment
 
 
-def expected_loss(output: DynamicsOutput, segment: Segment, targets: Tensor, reward: str) -> dict[str, float]:
+def expected_loss(
+    output: DynamicsOutput, segment: Segment, targets: Tensor, reward: str
+) -> dict[str, float]:
     """Of a `padded_segment` of five steps, with WEIGHTS. targets: [B, T - 1, K]"""
     errors, correct, reward_errors, end_errors = [], [], [], []
     rows, steps = segment.mask.shape
     for b, t in product(range(rows), range(steps)):
         if not segment.mask[b, t]:
             continue
-        end_errors.append(-output.end[b, t].double().log_softmax(-1)[int(segment.terminated[b, t])].item())
+        end_errors.append(
+            -output.end[b, t].double().log_softmax(-1)[int(segment.terminated[b, t])].item()
+        )
         log_p, r = output.reward[b, t].double().log_softmax(-1), segment.rewards[b, t].double()
         if reward == "sign":
             reward_errors.append(-log_p[int(r.sign()) + 1].item())
         else:
             place = (symlog(r).item() + 20) / (40 / 254)
             low = int(place)
-            reward_errors.append(-((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item())
+            reward_errors.append(
+                -((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item()
+            )
         if t < steps - 1:
             for k, target in enumerate(targets[b, t]):
                 log_p = output.tokens[b, t, k].double().log_softmax(-1)
@@ -50,5 +55,9 @@ def expected_loss(output: DynamicsOutput, segment: Segment, targets: Tensor, rew
                 correct.append(log_p.argmax() == target)
     assert len(errors) == targets.shape[-1] * (2 + 3 + 4)
     mean = lambda terms: float(sum(terms)) / len(terms)
-    expected = {"tokens": 0.5 * mean(errors), "reward": 3.0 * mean(reward_errors), "end": 0.1 * mean(end_errors)}
+    expected = {
+        "tokens": 0.5 * mean(errors),
+        "reward": 3.0 * mean(reward_errors),
+        "end": 0.1 * mean(end_errors),
+    }
     return expected | {"loss": sum(expected.values()), "token_accuracy": mean(correct)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,20 +12,26 @@ from torch import Tensor
 from torchrl.objectives.value.functional import td_lambda_return_estimate
 
 from agent.actor_critic import (
-    ActorCriticConfig, actor_critic_loss, centered, lambda_returns, policy_loss, until_first_end, update_target,
+    actor_critic_loss,
+    lambda_returns,
+    policy_loss,
+    until_first_end,
+    update_target,
 )  # fmt: skip
+from agent.advantages import centered, faded
 from agent.agent import Agent
-from agent.config import PartConfig, TrainConfig
+from agent.config import ActorCriticConfig, PartConfig, TrainConfig
 from agent.imagination import Trajectory
 from agent.nets.heads import symlog
-from agent.parts import make_learner
+from agent.policies.base import PolicyOutput
 from agent.policies.lstm import CnnLstmPolicy
-from agent.policies.policy import PolicyOutput
+from agent.training.components import make_learner
+from tests.agent.conftest import ACTIONS, SPACES, random_segment, small_config
 
-from .conftest import ACTIONS, SPACES, random_segment, small_config
 
-
-def n_step_return(rewards: list, ends: list, values: list, t: int, n: int, discount: float) -> float:
+def n_step_return(
+    rewards: list, ends: list, values: list, t: int, n: int, discount: float
+) -> float:
     """r_t + γ r_{t+1} + … + γ^n v_{t+n}, cut off behind an end."""
     total = 0.0
     for i in range(n):
@@ -36,20 +41,30 @@ def n_step_return(rewards: list, ends: list, values: list, t: int, n: int, disco
     return total + discount**n * values[t + n]
 
 
-def mixture(rewards: list, ends: list, values: list, discount: float, lambda_: float) -> list[float]:
+def mixture(
+    rewards: list, ends: list, values: list, discount: float, lambda_: float
+) -> list[float]:
     """The λ-return as the weighted mean of all n-step returns (Sutton and Barto, eq. 12.3)."""
     horizon, returns = len(rewards), []
     for t in range(horizon):
         longest = horizon - t
-        weights = [(1 - lambda_) * lambda_ ** (n - 1) for n in range(1, longest)] + [lambda_ ** (longest - 1)]
-        parts = [n_step_return(rewards, ends, values, t, n, discount) for n in range(1, longest + 1)]
+        weights = [(1 - lambda_) * lambda_ ** (n - 1) for n in range(1, longest)] + [
+            lambda_ ** (longest - 1)
+        ]
+        parts = [
+            n_step_return(rewards, ends, values, t, n, discount) for n in range(1, longest + 1)
+        ]
         returns.append(sum(w * p for w, p in zip(weights, parts, strict=True)))
     return returns
 
 
 @st.composite
 def rollouts(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, float, float]:
-    batch, horizon, seed = draw(st.integers(1, 3)), draw(st.integers(1, 18)), draw(st.integers(0, 2**31))
+    batch, horizon, seed = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 18)),
+        draw(st.integers(0, 2**31)),
+    )
     g = torch.Generator().manual_seed(seed)
     rewards = torch.randn(batch, horizon, generator=g, dtype=torch.float64)
     values = 5 * torch.randn(batch, horizon + 1, generator=g, dtype=torch.float64)
@@ -69,7 +84,12 @@ def test_lambda_returns(rollout) -> None:
 
     done = ends.unsqueeze(-1)
     torchrl = td_lambda_return_estimate(
-        discount, lambda_, values[:, 1:].unsqueeze(-1), rewards.unsqueeze(-1), done=done, terminated=done
+        discount,
+        lambda_,
+        values[:, 1:].unsqueeze(-1),
+        rewards.unsqueeze(-1),
+        done=done,
+        terminated=done,
     )
     torch.testing.assert_close(returns, torchrl.squeeze(-1).double(), rtol=1e-5, atol=1e-5)
 
@@ -78,7 +98,9 @@ def test_lambda_returns_by_hand() -> None:
     rewards, ends = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[False, True, False]])
     values = torch.tensor([[9.0, 10.0, 20.0, 30.0]])
     # 1 + 0.5 (0.75 · 10 + 0.25 · 2), 2 and nothing after the end, 3 + 0.5 · 30
-    torch.testing.assert_close(lambda_returns(rewards, ends, values, 0.5, 0.25), torch.tensor([[5.0, 2.0, 18.0]]))
+    torch.testing.assert_close(
+        lambda_returns(rewards, ends, values, 0.5, 0.25), torch.tensor([[5.0, 2.0, 18.0]])
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -89,7 +111,9 @@ def test_until_first_end(ends: list[bool]) -> None:
 
 
 BATCH, HORIZON = 5, 4
-CONFIG = ActorCriticConfig(burn_in=3, horizon=HORIZON, discount=0.9, lambda_=0.8, entropy_weight=0.07)
+CONFIG = ActorCriticConfig(
+    burn_in=3, horizon=HORIZON, discount=0.9, lambda_=0.8, entropy_weight=0.07
+)
 
 
 def make_policy(value: str = "two_hot") -> CnnLstmPolicy:
@@ -113,7 +137,11 @@ def make_rollout(value_size: int) -> tuple[PolicyOutput, Tensor, Trajectory]:
     )
     action_logits = torch.randn(BATCH, HORIZON, 2, ACTIONS, generator=g).requires_grad_()
     value = torch.randn(BATCH, HORIZON, value_size, generator=g).requires_grad_()
-    return PolicyOutput(action_logits, value), 3 * torch.randn(BATCH, HORIZON + 1, generator=g), trajectory
+    return (
+        PolicyOutput(action_logits, value),
+        3 * torch.randn(BATCH, HORIZON + 1, generator=g),
+        trajectory,
+    )
 
 
 @pytest.mark.parametrize(("value", "size"), [("two_hot", 255), ("scalar", 1)])
@@ -127,21 +155,36 @@ def test_the_losses_against_a_loop(value: str, size: int) -> None:
             if any(row[1][:t]):
                 break
             log_p = output.action_logits[b, t].detach().double().log_softmax(-1)
-            chosen = sum(log_p[factor, choice].item() for factor, choice in enumerate(trajectory.actions[b, t]))
+            chosen = sum(
+                log_p[factor, choice].item()
+                for factor, choice in enumerate(trajectory.actions[b, t])
+            )
             actor.append(-chosen * (lambda_return[t] - values[b, t].item()))
             entropies.append(-(log_p.exp() * log_p).sum().item())
             code = output.value[b, t].detach().double()
             if value == "scalar":
                 critic.append((code.item() - lambda_return[t]) ** 2)
             else:
-                place = (symlog(torch.tensor(lambda_return[t], dtype=torch.float64)).item() + 20) / (40 / 254)
+                place = (
+                    symlog(torch.tensor(lambda_return[t], dtype=torch.float64)).item() + 20
+                ) / (40 / 254)
                 low, log_p = int(place), code.log_softmax(-1)
-                critic.append(-((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item())
+                critic.append(
+                    -((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item()
+                )
             returns.append(lambda_return[t])
             rewards.append(row[0][t])
     mean = lambda terms: sum(terms) / len(terms)
-    expected = {"actor": mean(actor), "critic": mean(critic), "entropy_bonus": -0.07 * mean(entropies)}
-    expected |= {"loss": sum(expected.values()), "entropy": mean(entropies), "imagined_return": mean(returns)}
+    expected = {
+        "actor": mean(actor),
+        "critic": mean(critic),
+        "entropy_bonus": -0.07 * mean(entropies),
+    }
+    expected |= {
+        "loss": sum(expected.values()),
+        "entropy": mean(entropies),
+        "imagined_return": mean(returns),
+    }
     expected |= {"imagined_reward": mean(rewards), "imagined_end_rate": 4 / 5}
     assert len(actor) == 1 + 2 + 3 + 4 + 4
     losses = actor_critic_loss(make_policy(value), output, values, trajectory, CONFIG)
@@ -150,7 +193,7 @@ def test_the_losses_against_a_loop(value: str, size: int) -> None:
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
 def test_centered_advantages(scale: float) -> None:
-    """Praise and blame in balance, of a size of at most 1; what lies behind an end does not count."""
+    """Mean 0 and a size of at most 1; what lies behind an end does not count."""
     g = torch.Generator().manual_seed(0)
     advantages = scale * (3 + torch.randn(50, 4, generator=g))
     mask = torch.rand(50, 4, generator=g) < 0.7
@@ -163,13 +206,20 @@ def test_centered_advantages(scale: float) -> None:
 def test_the_actor_sees_them_where_it_shall() -> None:
     output, values, trajectory = make_rollout(255)
     losses = [
-        actor_critic_loss(make_policy(), output, values, trajectory, replace(CONFIG, center=center)) for center in (False, True)
+        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG, scale=scale)
+        for scale in (None, centered)
     ]
     assert losses[0]["actor"] != losses[1]["actor"]
-    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0] if name not in ("actor", "loss"))
+    assert all(
+        torch.equal(losses[0][name], losses[1][name])
+        for name in losses[0]
+        if name not in ("actor", "loss")
+    )
 
 
-def gradients(output: PolicyOutput, values: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+def gradients(
+    output: PolicyOutput, values: Tensor, trajectory: Trajectory
+) -> tuple[Tensor, Tensor]:
     loss = actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["loss"]
     return torch.autograd.grad(loss, list(output))
 
@@ -180,7 +230,9 @@ def test_what_comes_after_the_first_end_has_no_influence() -> None:
     before = gradients(output, values, trajectory)
     for gradient in before:
         assert not gradient[~mask].any() and gradient[mask].any(dim=-1).all()
-    behind = torch.cat([torch.zeros(BATCH, 1, dtype=torch.bool), trajectory.ends.cumsum(dim=1) > 0], dim=1)
+    behind = torch.cat(
+        [torch.zeros(BATCH, 1, dtype=torch.bool), trajectory.ends.cumsum(dim=1) > 0], dim=1
+    )
     values = torch.where(behind, 1e6, values)
     trajectory.rewards[~mask] = -1e6
     trajectory.actions[~mask] = 0
@@ -198,25 +250,41 @@ def test_the_entropy_bonus_rewards_entropy() -> None:
     (gradient,) = torch.autograd.grad(bonus, [output.action_logits])
     with torch.no_grad():
         output.action_logits.sub_(gradient)
-    assert actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"] < bonus
+    assert (
+        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"]
+        < bonus
+    )
 
 
 def test_its_weight_halves(agent: Agent) -> None:
     """Every so many updates, by the agent's own count; without a half-life there is none."""
     output, values, trajectory = make_rollout(255)
-    config = replace(CONFIG, entropy_half_life=3)
-    bonuses = [actor_critic_loss(make_policy(), output, values, trajectory, config, updates)["entropy_bonus"] for updates in (0, torch.tensor(3), 6)]
-    torch.testing.assert_close(bonuses[0], actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"])
+    weights = [faded(CONFIG.entropy_weight, torch.tensor(updates), 3) for updates in (0, 3, 6)]
+    bonuses = [
+        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG, weight)[
+            "entropy_bonus"
+        ]
+        for weight in weights
+    ]
+    torch.testing.assert_close(
+        bonuses[0],
+        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"],
+    )
     torch.testing.assert_close(torch.stack(bonuses) / bonuses[0], torch.tensor([1.0, 0.5, 0.25]))
 
     assert "policy_updates" not in agent.state_dict()
     halving = copy.deepcopy(agent.config)
     halving.actor_critic.entropy_half_life = 1
-    agent, run = Agent(halving, agent.spaces), TrainConfig(agent=halving, policy=PartConfig(batch=4, learning_rate=0.0))
+    agent, run = (
+        Agent(halving, agent.spaces),
+        TrainConfig(agent=halving, policy=PartConfig(batch=4, learning_rate=0.0)),
+    )
     learner = make_learner(agent, run, "policy")
     learned = [learner.update(random_segment(4, 3)) for _ in range(3)]
     weights = [-losses["entropy_bonus"] / losses["entropy"] for losses in learned]
-    torch.testing.assert_close(torch.stack(weights), halving.actor_critic.entropy_weight * torch.tensor([1.0, 0.5, 0.25]))
+    torch.testing.assert_close(
+        torch.stack(weights), halving.actor_critic.entropy_weight * torch.tensor([1.0, 0.5, 0.25])
+    )
 
 
 def touched(agent: Agent) -> set[str]:
@@ -244,16 +312,22 @@ def test_returns_and_baseline_come_from_the_target(agent: Agent) -> None:
         torch.manual_seed(0)
         losses.append(agent.eval().policy_loss(segment))
         torch.nn.init.normal_(agent.policy.critic.weight)  # the online critic moves neither
-    assert losses[0]["imagined_return"] == losses[1]["imagined_return"] and losses[0]["actor"] == losses[1]["actor"]
+    assert (
+        losses[0]["imagined_return"] == losses[1]["imagined_return"]
+        and losses[0]["actor"] == losses[1]["actor"]
+    )
     assert losses[0]["critic"] != losses[1]["critic"]
     torch.nn.init.normal_(agent.target_policy.critic.weight)
     torch.manual_seed(0)
     after = agent.policy_loss(segment)
-    assert after["imagined_return"] != losses[0]["imagined_return"] and after["actor"] != losses[0]["actor"]
+    assert (
+        after["imagined_return"] != losses[0]["imagined_return"]
+        and after["actor"] != losses[0]["actor"]
+    )
 
 
 def test_the_burn_in_carries_no_gradient_but_is_remembered(agent: Agent) -> None:
-    """The loss is that of a pass over the trajectory from a constant state, which the past frames decide."""
+    """The loss starts from a constant state, which the past frames decide."""
     segment, other = random_segment(4, 3), random_segment(4, 3)
     other.frames[:, 0] = 255 - other.frames[:, 0]
     losses = []
@@ -262,14 +336,20 @@ def test_the_burn_in_carries_no_gradient_but_is_remembered(agent: Agent) -> None
         losses.append(agent.eval().policy_loss(s)["entropy"])
     assert losses[0] != losses[1]
     seen = []
-    agent.policy.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    agent.policy.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.requires_grad)
+    )
     agent.policy_loss(segment)
-    assert seen == [False] * (1 + 5) + [True]  # burn-in, five imagined steps, then all of them at once
+    assert seen == [False] * (1 + 5) + [
+        True
+    ]  # burn-in, five imagined steps, then all of them at once
 
 
 def test_a_burn_in_of_one_frame(agent: Agent) -> None:
     config = ActorCriticConfig(burn_in=1, horizon=3)
-    losses = policy_loss(agent.policy, agent.target_policy, agent.eval().world, random_segment(4, 2)[:, :1], config)
+    losses = policy_loss(
+        agent.policy, agent.target_policy, agent.eval().world, random_segment(4, 2)[:, :1], config
+    )
     assert all(x.isfinite() for x in losses.values())
 
 

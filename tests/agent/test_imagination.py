@@ -9,16 +9,15 @@ import torch
 
 from agent.agent import Agent
 from agent.imagination import Trajectory, act, burn_in, dream, imagine
-from agent.nets.heads import gumbel_max, greedy
-
-from .conftest import ACTIONS, SIZE, SPACES, random_segment, small_config
+from agent.nets.heads import greedy, gumbel_max
+from tests.agent.conftest import ACTIONS, SIZE, SPACES, random_segment, small_config
 
 BATCH, HORIZON, K = 6, 5, 4
 
 
 @pytest.fixture
 def agent() -> Agent:
-    """In evaluation mode, with weights large enough that different actions give different frames."""
+    """In evaluation mode, with weights so large that different actions differ in frames."""
     torch.manual_seed(0)
     agent = Agent(small_config(), SPACES).eval()
     with torch.no_grad():
@@ -33,11 +32,20 @@ def agent() -> Agent:
 def rollout(agent: Agent, seed: int = 0, select=gumbel_max, steps: int = 3) -> Trajectory:
     segment = random_segment(BATCH, 3)[:, -steps:]
     torch.manual_seed(seed)
-    return imagine(agent.world, agent.policy, segment, burn_in(agent.policy, segment.frames[:, :-1]), HORIZON, select)
+    return imagine(
+        agent.world,
+        agent.policy,
+        segment,
+        burn_in(agent.policy, segment.frames[:, :-1]),
+        HORIZON,
+        select,
+    )
 
 
 def same(a: Trajectory, b: Trajectory) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.to_dict().values(), b.to_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.to_dict().values(), b.to_dict().values(), strict=True)
+    )
 
 
 def test_shapes_and_types(agent: Agent) -> None:
@@ -77,14 +85,19 @@ def test_greedy_needs_no_seed(agent: Agent) -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_policy_acts_on_what_the_trajectory_says_it_saw(agent: Agent, steps: int) -> None:
     """Actor and critic recomputed over the trajectory in one pass are those that imagined it."""
-    trajectory, segment = rollout(agent, select=greedy, steps=steps), random_segment(BATCH, 3)[:, -steps:]
+    trajectory, segment = (
+        rollout(agent, select=greedy, steps=steps),
+        random_segment(BATCH, 3)[:, -steps:],
+    )
     state = burn_in(agent.policy, segment.frames[:, :-1])
     output, _ = agent.policy(trajectory.observations[:, :-1], state)
     assert torch.equal(output.action_logits.argmax(dim=-1), trajectory.actions)
     assert len(trajectory.actions.unique()) > 1
     # Each frame is what the tokens say, on top of the one before.
     for t in range(HORIZON):
-        decoded = agent.tokenizer.decode(trajectory.observations[:, t], trajectory.actions[:, t], trajectory.tokens[:, t])
+        decoded = agent.tokenizer.decode(
+            trajectory.observations[:, t], trajectory.actions[:, t], trajectory.tokens[:, t]
+        )
         assert torch.equal(decoded, trajectory.observations[:, t + 1])
 
 
@@ -113,10 +126,13 @@ def test_a_dream_sees_burn_in_frames_and_no_others(agent: Agent, t: int) -> None
     other = segment.clone()
     other.frames[:, t] = 255 - other.frames[:, t]
     assert torch.equal(dream(agent.world, other, burn_in=3, select=greedy)[0], before) == (t >= 3)
-    # The action at t leads to frame t + 1, the first dreamt one being frame 3; the last action leads nowhere.
+    # The action at t leads to frame t + 1, and frame 3 is the first one dreamt; the last action
+    # leads nowhere.
     other = segment.clone()
     other.actions[:, t] = (other.actions[:, t] + 1) % ACTIONS
-    changed = (dream(agent.world, other, burn_in=3, select=greedy)[0] != before).flatten(2).any(dim=2)
+    changed = (
+        (dream(agent.world, other, burn_in=3, select=greedy)[0] != before).flatten(2).any(dim=2)
+    )
     first = max(t - 2, 0)
     assert not changed[:, :first].any() and changed.any() == (t < 6)
     if 2 <= t < 6:
@@ -124,9 +140,14 @@ def test_a_dream_sees_burn_in_frames_and_no_others(agent: Agent, t: int) -> None
 
 
 def test_a_repeated_body_returns_no_views(agent: Agent) -> None:
-    """agent/nets/repeated.py says why."""
+    """agent/nets/compiled_once.py says why."""
     state = agent.world.start(random_segment(BATCH, 3))
     imagined, following = agent.world.step(state, torch.zeros(BATCH, 2, dtype=torch.int64))
-    actions, policy_state = act(agent.policy, state.moment.frames, agent.policy.initial_state(BATCH), greedy)
-    for tensor in (*imagined, *following.moment, actions, policy_state):
-        assert tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+    actions, policy_state = act(
+        agent.policy, state.latent.frames, agent.policy.initial_state(BATCH), greedy
+    )
+    for tensor in (*imagined, *following.latent, actions, policy_state):
+        assert (
+            tensor.storage_offset() == 0
+            and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+        )

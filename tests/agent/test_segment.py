@@ -3,8 +3,7 @@ from __future__ import annotations
 import torch
 
 from agent.segment import masked_mean, real_frames
-
-from .conftest import random_segment
+from tests.agent.conftest import random_segment
 
 
 def test_masked_mean() -> None:
@@ -21,7 +20,9 @@ def test_what_is_masked_may_be_anything() -> None:
 
 
 def test_the_frame_after_the_last_step_is_real() -> None:
-    mask = torch.tensor([[0, 0, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    mask = torch.tensor(
+        [[0, 0, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0]], dtype=torch.bool
+    )
     expected = [[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]]
     assert real_frames(mask).int().tolist() == expected
 
@@ -30,4 +31,6 @@ def test_a_segment_is_cut_in_time_as_one() -> None:
     segment = random_segment(3, 6)
     cut = segment[:, 2:5]
     assert cut.batch_size == (3, 3)
-    assert torch.equal(cut.frames, segment.frames[:, 2:5]) and torch.equal(cut.mask, segment.mask[:, 2:5])
+    assert torch.equal(cut.frames, segment.frames[:, 2:5]) and torch.equal(
+        cut.mask, segment.mask[:, 2:5]
+    )

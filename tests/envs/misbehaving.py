@@ -10,11 +10,12 @@ from gymnasium.spaces import Box, Discrete
 
 
 class Misbehaving(gymnasium.Env):
-    """Episodes of seven steps, whose frames tell number and step of the episode; rewards are 1. Each new one begins anew.
+    """Episodes of seven steps with rewards of 1; frames show the episode and the step.
 
-    fault:  what it does wrong; None: nothing
-    after:  so many steps it is sound, and then it is not
-    pids:   a file to which it adds the number of its process
+    Args:
+        fault: What it does wrong; None: nothing.
+        after: Steps until it does.
+        pids: A file to which it adds the number of its process.
     """
 
     observation_space = Box(0, 1, (32, 32, 3), np.float32)
@@ -44,9 +45,13 @@ class Misbehaving(gymnasium.Env):
             self.action_space = Discrete(2)
         if self.left < 0 and self.fault in REWARDS:
             reward = REWARDS[self.fault]
-        elif self.left < 0 and self.fault not in (None, "by seed") and not self.fault.endswith("reset"):
+        elif (
+            self.left < 0
+            and self.fault not in (None, "by seed")
+            and not self.fault.endswith("reset")
+        ):
             self.misbehave()
-        ends = self.steps == self.length and self.fault != "endless" or self.fault == "at once"
+        ends = (self.steps == self.length and self.fault != "endless") or self.fault == "at once"
         return self.frame(), reward, ends, False, {}
 
     def frame(self):

@@ -33,6 +33,10 @@ def all_choices(env) -> list[np.ndarray]:
     return [np.array(choice) for choice in np.ndindex(*env.action_space.nvec)]
 
 
+def kind(action) -> tuple:
+    return type(action), action.dtype, action.shape
+
+
 def given_for(env, choices) -> object:
     env.step(choices)
     return env.unwrapped.given
@@ -45,7 +49,12 @@ spaces = st.one_of(
     st.just(MultiDiscrete(np.array([[2, 3], [1, 2]]), start=np.array([[0, 1], [-2, 5]]))),
     st.integers(1, 4).map(MultiBinary),
     st.just(MultiBinary((2, 2))),
-    st.builds(lambda shape, low, width: Box(low, low + width, shape), shapes, st.floats(-9, 9), st.floats(0.5, 9)),
+    st.builds(
+        lambda shape, low, width: Box(low, low + width, shape),
+        shapes,
+        st.floats(-9, 9),
+        st.floats(0.5, 9),
+    ),
     st.just(Box(np.array([-1, 0, 0]), np.array([1, 1, 1]), dtype=np.float64)),
     st.just(Box(0, 2, (2,), np.int32)),
     st.just(Box(-(2**53) + 1, 2**53 - 1, (1,), np.int64)),
@@ -64,6 +73,7 @@ def test_every_choice_is_an_action_of_the_space(space, bins) -> None:
     choices = all_choices(env)[:500]
     given = [given_for(env, choice) for choice in choices]
     assert all(space.contains(action) for action in given)
+    assert set(map(kind, given)) == {kind(space.sample())}
     assert len({np.asarray(action).tobytes() for action in given}) == len(choices)
     assert len({env.label(choice) for choice in choices}) == len(choices)
 
@@ -73,6 +83,18 @@ def test_discrete_keeps_its_offset() -> None:
     assert env.action_space == MultiDiscrete([3])
     assert [given_for(env, c) for c in all_choices(env)] == [-1, 0, 1]
     assert [env.label(c) for c in all_choices(env)] == ["action -1", "action 0", "action 1"]
+
+
+@pytest.mark.parametrize("space", [
+    Discrete(3), Discrete(3, start=-1), Discrete(3, start=250, dtype=np.uint8), MultiDiscrete([[2, 3], [1, 2]]),
+    MultiDiscrete([2, 3], dtype=np.int32, start=[1, 2]), MultiBinary(2), MultiBinary((2, 3)), Box(-1, 1, (2, 2)), Box(-1, 1, ()),
+    Box(0, 5, (), np.int64), Box(0, 255, (2,), np.uint8), Box(-1, 1, (1,), np.float16), Box(0, 1, (2,), np.bool_),
+], ids=str)  # fmt: skip
+def test_an_action_is_of_the_type_that_sample_gives(space) -> None:
+    env = wrap(space)
+    given = given_for(env, env.action_space.sample())
+    assert kind(given) == kind(space.sample())
+    assert given.item() is not None if given.size == 1 else given.flags.writeable
 
 
 def test_a_box_gets_both_bounds_and_equal_distances() -> None:
@@ -85,7 +107,9 @@ def test_a_box_gets_both_bounds_and_equal_distances() -> None:
 
 
 def test_a_fixed_dimension_and_few_integers() -> None:
-    assert wrap(Box(np.array([2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64)).action_space == MultiDiscrete([1, 5])
+    assert wrap(
+        Box(np.array([2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64)
+    ).action_space == MultiDiscrete([1, 5])
     assert wrap(Box(0, 2, (1,), np.int64), bins=9).action_space == MultiDiscrete([3])
 
 
@@ -98,7 +122,10 @@ def test_names_that_the_environment_gives() -> None:
         assert ChooseActions(env).label(np.array([1])) == "action 1"
     env.action_meanings = None
     env.get_action_meanings = lambda: ["NOOP", "turn\n" + 99 * "very "]  # as ALE's
-    assert ChooseActions(env).label(np.array([0])) == "NOOP" and len(ChooseActions(env).label(np.array([1]))) == 40
+    assert (
+        ChooseActions(env).label(np.array([0])) == "NOOP"
+        and len(ChooseActions(env).label(np.array([1]))) == 40
+    )
 
 
 def test_doing_nothing() -> None:
@@ -106,13 +133,22 @@ def test_doing_nothing() -> None:
     box = Box(np.float32([-1, 0, 2, -4, -1, -5]), np.float32([1, 1, 4, -2, 3, 0]))
     env = wrap(box)
     np.testing.assert_array_equal(given_for(env, np.array(env.rest)), [0, 0, 3, -3, 0, 0])
-    assert wrap(Discrete(3, start=5)).rest == (0,) and wrap(MultiBinary(2)).rest == wrap(MultiDiscrete([2, 3])).rest == (0, 0)
+    assert wrap(Discrete(3, start=5)).rest == (0,) and wrap(MultiBinary(2)).rest == wrap(
+        MultiDiscrete([2, 3])
+    ).rest == (0, 0)
 
 
 def test_many_factors_are_told_in_short() -> None:
     env = wrap(Box(-1, 1, (2000,)))
-    assert env.text == "Box(-1, 1, (2000,), float32): 2000 factors of 5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × … values (env.bins=5)"
-    assert str(Spaces.of(env)) == "frames 4×4×3, actions 5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × … (2000 factors)"
+    assert (
+        env.text
+        == "Box(-1, 1, (2000,), float32): 2000 factors of 5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × … "
+        "values (env.bins=5)"
+    )
+    assert (
+        str(Spaces.of(env))
+        == "frames 4×4×3, actions 5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × … (2000 factors)"
+    )
 
 
 @pytest.mark.parametrize(("space", "said"), [

@@ -1,12 +1,14 @@
-"""Environments that misbehave, in this process: the vector environment stops, or ends their episodes and goes on."""
+"""Environments that fail, in this process: the vector environment stops or restarts them."""
 
 import gymnasium
 import numpy as np
 import pytest
 
+from envs.config import EnvConfig
 from envs.errors import BadInput, EnvironmentFailed
 from envs.failures import Conduct, Restarts
-from envs.vector import EnvConfig, make_single, make_vector
+from envs.make import make_single
+from envs.vector import make_vector
 from tests.envs.misbehaving import FRAMES, REWARDS, Misbehaving
 
 RAISING = ("raise", "raise in reset", "SystemExit")
@@ -40,15 +42,18 @@ def test_it_stops(fault: str):
 
 @pytest.mark.parametrize("fault", [*RAISING, *BREAKING])
 def test_it_is_restarted(fault: str):
-    """The episode ends with the step before, as truncated; the next row is another episode's first."""
+    """The episode ends with the step before, truncated; the next row begins another."""
     rows = play(make_vector(config(fault, on_error="restart"), [0]), 40)
     whole = play(make_vector(config(None), [0]), 40)
     failed = [i for i, row in enumerate(rows) if "failures" in row[4]]
     reset = fault.endswith("reset")
-    # Episode 1 takes 7 steps and a reset; the next fails at its step 4, or if it fails in a reset, that is the one behind it.
+    # Episode 1 takes 7 steps and a reset. The next fails at its step 4; if it fails in a reset, it
+    # is the reset behind that one.
     first = 16 if reset else 12
     assert failed[0] == first and len(failed) >= 2
-    for (frames, rewards, *ends, _), (other, its, *others, _) in zip(rows[:first], whole[:first], strict=True):
+    for (frames, rewards, *ends, _), (other, its, *others, _) in zip(
+        rows[:first], whole[:first], strict=True
+    ):
         np.testing.assert_array_equal(frames, other)
         assert rewards == its and ends == others
     frames, rewards, terminated, truncated, info = rows[first]
@@ -70,7 +75,9 @@ def test_it_is_restarted(fault: str):
 
 @pytest.mark.parametrize("fault", ["raise", "raise in reset"])
 def test_only_so_often(fault: str):
-    with pytest.raises(EnvironmentFailed, match=r"after 3 restarts within 1000 steps.*env.max_restarts=3"):
+    with pytest.raises(
+        EnvironmentFailed, match=r"after 3 restarts within 1000 steps.*env.max_restarts=3"
+    ):
         play(make_vector(config(fault, after=0, on_error="restart", max_restarts=3), [0, 1]), 40)
 
 
@@ -141,5 +148,7 @@ def test_it_comes_back_where_it_stood(fault: str, steps: int):
         np.testing.assert_array_equal(frames, rows[-1][0])
     assert resumed.get_attr("position")[0] == position
     if fault == "raise" and (rows[-1][2] | rows[-1][3])[0]:  # the next step is a reset
-        np.testing.assert_array_equal(resumed.step(np.zeros((1, 1), np.int64))[0], whole.step(np.zeros((1, 1), np.int64))[0])
+        np.testing.assert_array_equal(
+            resumed.step(np.zeros((1, 1), np.int64))[0], whole.step(np.zeros((1, 1), np.int64))[0]
+        )
         assert resumed.get_attr("position") == whole.get_attr("position")

@@ -9,7 +9,7 @@ from envs.next_step import next_step
 
 
 class Counting(gymnasium.Env):
-    """Its pixels show episode and step; each episode has as many steps as it is told, the last of them a death or a limit."""
+    """Its pixels show episode and step; an episode's last step is a death or a limit."""
 
     observation_space = Box(0, 255, (2,), np.uint8)
     action_space = Discrete(9)
@@ -19,24 +19,36 @@ class Counting(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         self.episode, self.steps = self.episode + 1, 0
-        return self._seen(), {"steps": 0}
+        return self._seen(), {"achievements": {"steps": 0}, "of": self.steps}
 
     def step(self, action):
         self.steps += 1
         over = self.steps == self.length
         info = {"steps": self.steps} | ({"acted": int(action)} if over else {})
-        return self._seen(), float(self.steps), over and self.dies, over and not self.dies, info
+        others = (
+            {"of": np.zeros(self.steps)} if self.length == 1 else {}
+        )  # which cannot be merged, and is not
+        return (
+            self._seen(),
+            float(self.steps),
+            over and self.dies,
+            over and not self.dies,
+            {"achievements": info} | others,
+        )
 
     def _seen(self):
         return np.array([self.episode, self.steps], np.uint8)
 
 
-MAKERS = [lambda n=n, dies=dies: Counting(n, dies) for n, dies in ((1, True), (2, False), (5, True), (9, False))]
+MAKERS = [
+    lambda n=n, dies=dies: Counting(n, dies)
+    for n, dies in ((1, True), (2, False), (5, True), (9, False))
+]
 
 
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
 def test_both_modes_show_the_same(vector):
-    """But for the number of the episode: the one that resets at once plays some that nobody sees."""
+    """But for the episode's number: one that resets at once plays some that nobody sees."""
     ours = next_step(vector(MAKERS, autoreset_mode=AutoresetMode.SAME_STEP))
     plain = SyncVectorEnv(MAKERS, autoreset_mode=AutoresetMode.NEXT_STEP)
     assert ours.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP and next_step(plain) is plain
@@ -45,7 +57,10 @@ def test_both_modes_show_the_same(vector):
         episodes, ends = seen[:, 0].tolist(), 0
         for t in range(60):
             assert np.array_equal(seen[:, 1], expected[:, 1])
-            assert infos["steps"].tolist() == expected_infos["steps"].tolist() == seen[:, 1].tolist()
+            infos, expected_infos = infos["achievements"], expected_infos["achievements"]
+            assert (
+                infos["steps"].tolist() == expected_infos["steps"].tolist() == seen[:, 1].tolist()
+            )
             action = np.full(4, t % 9)
             before = seen
             seen, rewards, terminated, truncated, infos = ours.step(action)
@@ -53,8 +68,9 @@ def test_both_modes_show_the_same(vector):
             for value, other in zip((rewards, terminated, truncated), rest, strict=True):
                 assert np.array_equal(value, other)
             over = terminated | truncated
-            assert infos.get("_acted", np.zeros(4, bool)).tolist() == over.tolist()
-            assert all(infos["acted"][over] == t % 9)
+            told = infos["achievements"]
+            assert told.get("_acted", np.zeros(4, bool)).tolist() == over.tolist()
+            assert all(told["acted"][over] == t % 9)
             # An episode's last frame is its own.
             moved = seen[:, 1] > before[:, 1]
             assert np.array_equal(seen[moved, 0], before[moved, 0])

@@ -4,7 +4,9 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 from envs.errors import BadInput
-from envs.observations import Frames, check_can_render, find_image
+from envs.locate import check_can_render, find_image
+from envs.observations import Frames
+from envs.scores import CRAFTER_ACHIEVEMENTS
 from envs.vector import EnvConfig, make_single
 
 IMAGE = Box(0, 255, (32, 32, 3), np.uint8)
@@ -17,8 +19,13 @@ class Shows(gymnasium.Env):
     action_space = Discrete(2)
     metadata = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, space, observation=None, *, reward=0.0, picture=None, render_mode="rgb_array"):
-        self.observation_space, self.observation = space, space.sample() if observation is None else observation
+    def __init__(
+        self, space, observation=None, *, reward=0.0, picture=None, render_mode="rgb_array"
+    ):
+        self.observation_space, self.observation = (
+            space,
+            space.sample() if observation is None else observation,
+        )
         self.reward, self.picture, self.render_mode = reward, picture, render_mode
 
     def reset(self, *, seed=None, options=None):
@@ -65,8 +72,12 @@ class TestWhereTheImageIs:
 
     def test_a_layout_is_of_those_with_as_many_axes(self):
         many = Dict(now=IMAGE, past=Box(0, 255, (32, 32, 3, 4), np.uint8))
-        assert find_image(many, "auto", None, "hwcs") == ("past",) and find_image(many, "auto", None, "hwc") == ("now",)
-        with pytest.raises(BadInput, match="env.layout=hw was given, but .* holds no image that can be read so"):
+        assert find_image(many, "auto", None, "hwcs") == ("past",) and find_image(
+            many, "auto", None, "hwc"
+        ) == ("now",)
+        with pytest.raises(
+            BadInput, match="env.layout=hw was given, but .* holds no image that can be read so"
+        ):
             find_image(many, "auto", None, "hw")
         with pytest.raises(BadInput, match="env.layout=hwc was given with env.pixels=render"):
             find_image(IMAGE, "render", None, "hwc")
@@ -101,13 +112,21 @@ class TestRendered:
     def test_what_fails_is_told(self):
         env = Shows(VECTOR)
         env.render = lambda: {}["camera"]
-        with pytest.raises(BadInput, match="Shows-v0 cannot be rendered: KeyError: 'camera'; correct it"):
+        with pytest.raises(
+            BadInput, match="Shows-v0 cannot be rendered: KeyError: 'camera'; correct it"
+        ):
             frames(env)
         env.reset = lambda **kwargs: {}["level"]
-        with pytest.raises(BadInput, match="Shows-v0 cannot be reset: KeyError: 'level'; correct it"):
+        with pytest.raises(
+            BadInput, match="Shows-v0 cannot be reset: KeyError: 'level'; correct it"
+        ):
             frames(env)
 
-    @pytest.mark.parametrize("picture", [None, [PICTURE], "text", np.zeros(3), PICTURE.astype(np.int64)], ids=lambda p: type(p).__name__)
+    @pytest.mark.parametrize(
+        "picture",
+        [None, [PICTURE], "text", np.zeros(3), PICTURE.astype(np.int64)],
+        ids=lambda p: type(p).__name__,
+    )
     def test_something_else(self, picture):
         with pytest.raises(BadInput, match="Shows-v0 renders .* accepted are arrays"):
             frames(Shows(VECTOR, picture=picture))
@@ -117,7 +136,10 @@ class TestRendered:
         wrapped = frames(env)
         wrapped.reset()
         env.picture = env.picture[1:]
-        with pytest.raises(BadInput, match=r"step 1 of its episode 1 it rendered an image with the shape \(79, 120, 3\)"):
+        with pytest.raises(
+            BadInput,
+            match=r"step 1 of its episode 1 it rendered an image with the shape \(79, 120, 3\)",
+        ):
             wrapped.step(0)
 
     def test_an_environment_without_pictures(self):
@@ -152,9 +174,13 @@ class TestHeldToItsWord:
         with pytest.raises(BadInput) as refusal:
             wrapped.step(0)
         sentence = str(refusal.value)
-        assert "Shows-v0" in sentence and "step 2 of its episode 1" in sentence and named in sentence
+        assert (
+            "Shows-v0" in sentence and "step 2 of its episode 1" in sentence and named in sentence
+        )
 
-    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), 1e300, None, "one", np.zeros(2)], ids=str)
+    @pytest.mark.parametrize(
+        "reward", [float("nan"), float("inf"), 1e300, None, "one", np.zeros(2)], ids=str
+    )
     def test_rewards(self, reward):
         wrapped = frames(Shows(IMAGE, reward=reward))
         wrapped.reset()
@@ -168,7 +194,11 @@ class TestHeldToItsWord:
         wrapped.reset()
         for name, ends in (("terminated", (end, False)), ("truncated", (False, end))):
             env.step = lambda action, ends=ends: (env.observation, 0.0, *ends, {})
-            with pytest.raises(BadInput, match=f"at step . of its episode 1 it returned {name} as .*, but True or False is accepted"):
+            with pytest.raises(
+                BadInput,
+                match=f"at step . of its episode 1 it returned {name} as .*, but True or False "
+                f"is accepted",
+            ):
                 wrapped.step(0)
         env.step = lambda action: (env.observation, 0.0, np.bool_(True), np.array(0), {})
         assert wrapped.step(0)[2:4] == (True, False)
@@ -176,7 +206,11 @@ class TestHeldToItsWord:
     def test_an_info_that_is_none(self):
         env = Shows(IMAGE)
         env.reset = lambda **kwargs: (env.observation, None)
-        with pytest.raises(BadInput, match="in the reset that begins its episode 1 it returned the info None, but a dictionary is accepted"):
+        with pytest.raises(
+            BadInput,
+            match="in the reset that begins its episode 1 it returned the info None, but a "
+            "dictionary is accepted",
+        ):
             frames(env).reset()
 
     @pytest.mark.parametrize("reward", [1, np.float32(0.5), np.array(2), True])
@@ -202,23 +236,41 @@ class TestHeldToItsWord:
             wrapped.reset()
 
 
-def test_infos_that_a_vector_environment_can_stack():
+COUNTS = dict.fromkeys(CRAFTER_ACHIEVEMENTS, 2)
+
+
+@pytest.mark.parametrize(
+    ("info", "used"),
+    [
+        ({"_own": 1, 7: 1, "failures": 2, "path": np.zeros(4), "of": {"wood": float("nan")}}, {}),
+        ({"achievements": COUNTS, "game_continues": np.bool_(True)}, {"achievements": COUNTS, "game_continues": True}),
+        ({"achievements": {name: np.int32(2) for name in COUNTS}}, {"achievements": COUNTS}),
+        ({"achievements": COUNTS | {"eat_plant": float("nan")}, "game_continues": float("nan")}, {}),
+        ({"achievements": COUNTS | {"eat_plant": 2**70}, "game_continues": np.zeros(2)}, {}),
+        ({"achievements": COUNTS | {"first level": 1}, "game_continues": None}, {}),
+        ({"achievements": list(COUNTS)}, {}),
+    ],
+)  # fmt: skip
+def test_what_is_used_of_an_info(info, used):
     env = Shows(IMAGE)
-    info = {"lives": 3, "failures": 2, "won": np.bool_(True), "path": np.zeros(4), "text": "a", "none": None, "of": {"wood": 2, "name": "b", 0: 1}}
-    infos = iter([info | {"big": 2**70, 7: 1}, {"lives": {"left": 3}, "of": 5, "won": 0}])
-    env.step = lambda action: (env.observation, 0.0, False, False, next(infos))
-    wrapped = frames(env)
-    assert wrapped.step(0)[4] == {"lives": 3, "won": True, "of": {"wood": 2}}
-    assert wrapped.step(0)[4] == {"won": 0}  # what is a number at one step and a dictionary at another is neither
+    env.step = lambda action: (env.observation, 0.0, False, False, info)
+    assert frames(env).step(0)[4] == used
 
 
 class TestAnotherRange:
     def test_what_a_space_declares_too_widely(self):
         """MiniGrid's codes 0 to 10, declared as 0 to 255."""
         codes = np.arange(49 * 3, dtype=np.uint8).reshape(7, 7, 3) % 11
-        env = frames(Shows(Dict(image=Box(0, 255, (7, 7, 3), np.uint8)), {"image": codes}), size=28, bounds=[0, 10])
+        env = frames(
+            Shows(Dict(image=Box(0, 255, (7, 7, 3), np.uint8)), {"image": codes}),
+            size=28,
+            bounds=[0, 10],
+        )
         frame, *_ = env.step(0)
-        assert np.array_equal(frame[::4, ::4], np.rint(codes * 25.5)) and "0 to 10 as 0 to 255" in env.frames_text
+        assert (
+            np.array_equal(frame[::4, ::4], np.rint(codes * 25.5))
+            and "0 to 10 as 0 to 255" in env.frames_text
+        )
         env.env.observation = {"image": codes + np.uint8(1)}
         with pytest.raises(BadInput, match="the value 11"):
             env.step(0)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
+from envs.config import EnvConfig
 from envs.errors import BadInput
 from envs.preflight import try_out
-from envs.vector import EnvConfig
 
 
 class Trying(gymnasium.Env):
-    """An environment with one fault, or none: episodes of eight steps that count them in their pixels."""
+    """One fault, or none: episodes of eight steps that count them in their pixels."""
 
     observation_space = Box(0, 255, (32, 32, 3), np.uint8)
     action_space = Discrete(2)
@@ -82,7 +82,13 @@ def test_an_end_that_is_known_to_come():
 
 @pytest.mark.parametrize(
     ("fault", "named"),
-    [("fails", "failed at step 5 of its episode 1: IndexError: there is no fifth level; correct it"), ("shape", r"step 3 of its episode 1 .* the shape \(31, 32, 3\)")],
+    [
+        (
+            "fails",
+            "failed at step 5 of its episode 1: IndexError: there is no fifth level; correct it",
+        ),
+        ("shape", r"step 3 of its episode 1 .* the shape \(31, 32, 3\)"),
+    ],
 )
 def test_what_is_refused(fault, named):
     with pytest.raises(BadInput, match=named):
@@ -100,4 +106,6 @@ def test_failures_that_are_accepted():
 def test_a_world_of_single_steps():
     found = trial()
     assert not any("first step" in warning for warning in found.warnings())
-    assert "All 3 episodes ended at their first step" in " ".join(replace(found, lengths=(1, 1, 1)).warnings())
+    assert "All 3 episodes ended at their first step" in " ".join(
+        replace(found, lengths=(1, 1, 1)).warnings()
+    )

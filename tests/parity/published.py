@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.actor_critic import ActorCriticConfig
-from agent.agent import AgentConfig
-from agent.nets.conv import ConvConfig
-from agent.nets.transformer import TransformerConfig
-from agent.policies.lstm import CnnLstmPolicyConfig
-from agent.quantizers.quantizer import QuantizerConfig
-from agent.tokenizers.delta import DeltaTokenizerConfig
-from agent.world_models.delta import DeltaDynamicsConfig
+from agent.config import ActorCriticConfig, AgentConfig
+from agent.config.networks import ConvConfig, TransformerConfig
+from agent.config.policies import CnnLstmPolicyConfig
+from agent.config.quantizers import CosineEmaConfig
+from agent.config.tokenizers import DeltaTokenizerConfig
+from agent.config.world_models import DeltaDynamicsConfig
 
 # Published name -> ours, tried in order; each rule rewrites a part of the name. Structure, which is
 # not a weight (attention masks, positions of the heads), has no counterpart.
@@ -61,7 +59,10 @@ RULES = [
 
 
 def our_name(published: str) -> str | None:
-    """Our name of a published tensor, None for structure. Query, key and value are parts of one of ours."""
+    """Our name of a published tensor, None for structure.
+
+    Query, key and value are parts of one of ours.
+    """
     if STRUCTURE.fullmatch(published):
         return None
     for pattern, replacement in RULES:
@@ -70,30 +71,41 @@ def our_name(published: str) -> str | None:
 
 
 def our_state_dict(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Any state dict of the published layout -> the state dict of our `Agent`, strict on both sides."""
+    """A state dict of the published layout -> that of our `Agent`, strict on both sides."""
     ours: dict[str, Tensor] = {}
     for name, tensor in published.items():
         if (renamed := our_name(name)) is not None:
             ours[renamed] = tensor
     for name in [n for n in ours if ".attention.query." in n]:
-        parts = [ours.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+        parts = [
+            ours.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")
+        ]
         ours[name.replace(".query.", ".query_key_value.")] = torch.cat(parts)
     return ours
 
 
 def _conv(published: Mapping[str, Any]) -> ConvConfig:
-    return ConvConfig(base=published["num_channels"], mult=list(published["mult"]), down=list(published["down"]))
+    return ConvConfig(
+        base=published["num_channels"], mult=list(published["mult"]), down=list(published["down"])
+    )
 
 
 def our_config(params: Mapping[str, Any]) -> AgentConfig:
     """The published hyperparameters ("params" of the JSON files) -> our config."""
-    tokenizer, world_model, actor_critic = params["tokenizer"], params["world_model"], params["actor_critic"]
-    transformer, policy = world_model["transformer_config"], actor_critic["model"]["frame_encoder_config"]
+    tokenizer, world_model, actor_critic = (
+        params["tokenizer"],
+        params["world_model"],
+        params["actor_critic"],
+    )
+    transformer, policy = (
+        world_model["transformer_config"],
+        actor_critic["model"]["frame_encoder_config"],
+    )
     return AgentConfig(
         tokenizer=DeltaTokenizerConfig(
             conv=_conv(tokenizer["encoder_config"]),
             frame_conv=_conv(tokenizer["frame_cnn_config"]),
-            quantizer=QuantizerConfig(
+            quantizer=CosineEmaConfig(
                 size=tokenizer["codebook_size"],
                 dim=tokenizer["codebook_dim"],
                 revival_updates=tokenizer["max_codebook_updates_with_revival"],
@@ -106,7 +118,9 @@ def our_config(params: Mapping[str, Any]) -> AgentConfig:
         dynamics=DeltaDynamicsConfig(
             conv=_conv(world_model["frame_cnn_config"]),
             transformer=TransformerConfig(
-                layers=transformer["num_layers"], heads=transformer["num_heads"], width=transformer["embed_dim"]
+                layers=transformer["num_layers"],
+                heads=transformer["num_heads"],
+                width=transformer["embed_dim"],
             ),
             context=transformer["max_blocks"],
             reward="two_hot" if world_model["two_hot_rews"] else "sign",

@@ -1,4 +1,7 @@
-"""The commands as processes. To import torch takes seconds, so one process does that and forks for each command."""
+"""The commands as processes.
+
+Importing torch takes seconds: one process does that, and forks for each command.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ import resource
 import runpy
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = 1200
+SECONDS = 1700
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["agent.run", "agent.evaluation", "envs.crafter"])
+forks.set_forkserver_preload(["agent.runs.run", "agent.evaluation.evaluate", "envs.games.crafter"])
 
 
 class Result(NamedTuple):
@@ -25,19 +30,33 @@ class Result(NamedTuple):
 
 
 def start_command(
-    script: str, arguments: tuple[str, ...], cwd: Path, output: Path, environment: dict[str, str] = {}, memory: int | None = None
+    script: str,
+    arguments: tuple[str, ...],
+    cwd: Path,
+    output: Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    memory: int | None = None,
 ) -> multiprocessing.Process:
-    """scripts/<script>.py in a process and a session of its own; what it prints goes to <output>/out and err.
+    """Start scripts/<script>.py in a process and a session of its own.
 
-    memory: bytes of address space that it may take besides what it has at the start
+    Args:
+        output: The folder that gets what it prints, as `out` and `err`.
+        memory: Bytes of address space that it may take besides what it has at the start.
     """
-    process = forks.Process(target=_child, args=(script, arguments, str(cwd), str(output), environment, memory))
+    process = forks.Process(
+        target=_child, args=(script, arguments, str(cwd), str(output), dict(environment), memory)
+    )
     process.start()
     return process
 
 
 def run_command(
-    script: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str] = {}, memory: int | None = None, seconds: int = SECONDS
+    script: str,
+    arguments: tuple[str, ...],
+    cwd: Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    memory: int | None = None,
+    seconds: int = SECONDS,
 ) -> Result:
     """environment: variables to set, empty ones as if they were not there"""
     with tempfile.TemporaryDirectory() as output:
@@ -46,7 +65,9 @@ def run_command(
         if process.is_alive():
             process.kill()
             raise TimeoutError(f"{script} {arguments} ran for more than {seconds} s.")
-        return Result(process.exitcode, *((Path(output) / name).read_text() for name in ("out", "err")))
+        return Result(
+            process.exitcode, *((Path(output) / name).read_text() for name in ("out", "err"))
+        )
 
 
 def train(*arguments: str, cwd: Path) -> Result:
@@ -58,19 +79,33 @@ def evaluate(*arguments: str, cwd: Path) -> Result:
 
 
 def play(*arguments: str, cwd: Path, screen: str = "") -> Result:
-    """screen: SDL's name for what to draw on, "dummy" for a window that nobody sees; without one there is none"""
-    environment = {"SDL_VIDEODRIVER": screen, "SDL_VIDEO_DRIVER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    """`screen` is SDL's driver, "dummy" for a window that nobody sees; "": there is none."""
+    environment = {
+        "SDL_VIDEODRIVER": screen,
+        "SDL_VIDEO_DRIVER": "",
+        "DISPLAY": "",
+        "WAYLAND_DISPLAY": "",
+    }
     return run_command("play", arguments, cwd, environment)
 
 
-def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str, environment: dict[str, str], memory: int | None) -> None:
+def _child(
+    script: str,
+    arguments: tuple[str, ...],
+    cwd: str,
+    folder: str,
+    environment: dict[str, str],
+    memory: int | None,
+) -> None:
     if memory is not None:
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
     os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # Python's own, as if the command had been typed
+    multiprocessing.set_start_method(
+        None, force=True
+    )  # Python's own, as if the command had been typed
     os.chdir(cwd)
     os.environ.update(environment)
     sys.argv = [f"scripts/{script}.py", *arguments]
@@ -80,5 +115,6 @@ def _child(script: str, arguments: tuple[str, ...], cwd: str, folder: str, envir
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file and folder below, as it is."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
     }

@@ -21,7 +21,9 @@ def finished(tmp_path_factory) -> Path:
 def catch(tmp_path_factory) -> Path:
     """The preset's run, trained in minutes: for slow tests."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base  # the other worker may have trained it
+    shared = (
+        base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    )  # the other worker may have trained it
     with FileLock(shared / "catch.lock"):
         if not (shared / "catch.done").exists():
             result = train("experiment=catch", "seed=0", "run=catch", cwd=shared)

@@ -1,4 +1,7 @@
-"""Environments that an agent cannot play, or that trouble it. Found as odd_envs:<name>-v0 from the folder they lie in."""
+"""Environments that an agent cannot play, or that trouble it.
+
+Found as odd_envs:<name>-v0 from the folder they lie in.
+"""
 
 import multiprocessing
 import sys
@@ -7,25 +10,33 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
+TELLS = (
+    {"time_to_goal": 3, "share": 1, "_own": 2, "achievements": ["none"]},
+    {"time_to_goal": float("nan"), "share": 0.5, "failures": 7},
+)
+
 
 class Odd(gymnasium.Env):
-    """Episodes of four steps of noise."""
+    """Episodes of four steps of noise. Its copies tell in their infos what cannot be merged."""
 
     observation_space = Box(0, 255, (32, 32, 3), np.uint8)
     action_space = Discrete(3)
     reward = 0.0
 
     def _observation(self):
-        return self.np_random.integers(0, 256, self.observation_space.shape).astype(self.observation_space.dtype)
+        return self.np_random.integers(0, 256, self.observation_space.shape).astype(
+            self.observation_space.dtype
+        )
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.steps = 0
-        return self._observation(), {}
+        self.steps, self.tells = 0, TELLS[self.np_random.integers(2)]
+        return self._observation(), self.tells
 
     def step(self, action):
         self.steps += 1
-        return self._observation(), self.reward, self.steps == 4, False, {}
+        assert type(action) is type(self.action_space.sample())
+        return self._observation(), self.reward, self.steps == 4, False, self.tells
 
 
 class Unbounded(Odd):
@@ -47,7 +58,9 @@ class Strange(Odd):
 
     def __init__(self, side=12, length=7):
         self.camera, self.length = Box(-1, 1, (4, side, 9), np.float32), length
-        self.observation_space = Dict(view=Dict(camera=self.camera), speed=Box(-np.inf, np.inf, (2,)))
+        self.observation_space = Dict(
+            view=Dict(camera=self.camera), speed=Box(-np.inf, np.inf, (2,))
+        )
 
     def _observation(self):
         image = self.np_random.uniform(-1, 1, self.camera.shape).astype(np.float32)
@@ -56,7 +69,7 @@ class Strange(Odd):
     def step(self, action):
         self.steps += 1
         assert self.action_space.contains(action)
-        return self._observation(), float(action[0]), False, self.steps == self.length, {}
+        return self._observation(), float(action[0]), False, self.steps == self.length, self.tells
 
 
 class Failing(Odd):
@@ -86,6 +99,15 @@ class Unseen(Odd):
         return None
 
 
+class Unfilmed(Odd):
+    """Says that it can be rendered, and cannot be made so."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self):
+        pass
+
+
 class NotANumber(Odd):
     """Its rewards are none after some steps."""
 
@@ -103,7 +125,9 @@ class Unseeded(Odd):
 
     def reset(self, *, seed=None, options=None):
         result = super().reset()
-        self.end = self.np_random.integers(5, 40)  # long, so that hardly ever all of them have just ended
+        self.end = self.np_random.integers(
+            5, 40
+        )  # long, so that hardly ever all of them have just ended
         return result
 
     def step(self, action):
@@ -132,5 +156,18 @@ class Unready(Odd):
         raise RuntimeError("reset me first")
 
 
-for env in (Odd, Unbounded, Broken, Strange, Failing, Lying, Unseen, NotANumber, Unseeded, Apart, Unready):
+for env in (
+    Odd,
+    Unbounded,
+    Broken,
+    Strange,
+    Failing,
+    Lying,
+    Unseen,
+    Unfilmed,
+    NotANumber,
+    Unseeded,
+    Apart,
+    Unready,
+):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import imageio.v2 as imageio
-import pytest
 
 from tests.scripts.commands import evaluate, run_command, train
 
@@ -20,7 +19,13 @@ SHRUNKEN = (
 
 def test_the_whole_way(tmp_path: Path):
     """Pong, lost points and all: sign rewards, a scalar critic, its own protocol in evaluation."""
-    result = train("experiment=atari_quick", *SHRUNKEN, "env.evaluation_kwargs.max_frames=600", "run=pong", cwd=tmp_path)
+    result = train(
+        "experiment=atari_quick",
+        *SHRUNKEN,
+        "env.evaluation_kwargs.max_frames=600",
+        "run=pong",
+        cwd=tmp_path,
+    )
     assert result.code == 0, result.err
     with open(tmp_path / "pong" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
@@ -34,8 +39,14 @@ def test_the_whole_way(tmp_path: Path):
     assert result.code == 0, result.err
     (path,) = (tmp_path / "pong").glob("evaluation_agent_*_episodes_8.json")
     content = json.loads(path.read_text())
-    assert content["lengths"] == [150] * 8 and all(value in range(-4, 3) for value in content["returns"])
-    assert content["protocol"] == content["training_protocol"] | {"noops": 1, "max_frames": 600, "end_on_life_loss": False}
+    assert content["lengths"] == [150] * 8 and all(
+        value in range(-4, 3) for value in content["returns"]
+    )
+    assert content["protocol"] == content["training_protocol"] | {
+        "noops": 1,
+        "max_frames": 600,
+        "end_on_life_loss": False,
+    }
     for name in ("best", "median"):
         film = imageio.get_reader(path.with_name(f"{path.stem}_{name}.mp4"))
         assert film.count_frames() == 151 and film.get_data(0).shape == (210, 160, 3)

@@ -8,20 +8,32 @@ from tests.tiny import TINY
 
 def test_a_benchmark_counts_and_measures_each_part(tmp_path):
     output = tmp_path / "benchmark.json"
-    result = run_command("benchmark", (*TINY, "seconds=0.01", "modes=[eager]", f"output={output}"), cwd=tmp_path)
+    result = run_command(
+        "benchmark",
+        (*TINY, "seconds=0.01", "modes=[eager]", f"output={output}", "roofline=roofline.png"),
+        cwd=tmp_path,
+    )
     assert result.code == 0, result.err
+    assert (tmp_path / "roofline.png").stat().st_size > 0
     report = json.loads(output.read_text())
     assert set(report["parts"]) == {"tokenizer", "dynamics", "policy"}
     for part in report["parts"].values():
         assert part["gflop"] > 0 and 0 <= part["share_waiting"] < 1
         assert part["modes"][0]["mode"] == "eager" and part["modes"][0]["precision"] == "fp32"
         for mode in part["modes"]:
-            assert 0 < mode["fastest"] <= mode["seconds_per_update"] <= mode["slowest"] and mode["launches"] > 100
+            assert 0 < mode["fastest"] <= mode["seconds_per_update"] <= mode["slowest"]
+            assert mode["kernels"] > 100 and mode["activations_gb"] > 0
     assert report["environment_steps_per_second"]["random"] > 0
     spent = sum(part["updates"] * part["gflop"] for part in report["parts"].values()) / 1e6
-    assert spent == pytest.approx(report["petaflop"]) == pytest.approx(sum(part["petaflop"] for part in report["parts"].values()))
+    assert (
+        spent
+        == pytest.approx(report["petaflop"])
+        == pytest.approx(sum(part["petaflop"] for part in report["parts"].values()))
+    )
     policy = report["parts"]["policy"]
-    assert report["imagined_steps"] * report["gflop_per_imagined_step"] / 1e6 == pytest.approx(policy["petaflop"])
+    assert report["imagined_steps"] * report["gflop_per_imagined_step"] / 1e6 == pytest.approx(
+        policy["petaflop"]
+    )
 
 
 def test_an_estimate_for_cards_that_are_not_here(tmp_path):
@@ -32,24 +44,30 @@ def test_an_estimate_for_cards_that_are_not_here(tmp_path):
     for card in report["cards"].values():
         for part in ("tokenizer", "dynamics", "policy"):
             assert card[part]["eager"] >= card[part]["captured"] >= card[part]["compiled"] > 0
-    for part in report["published_a100"].values():
-        assert abs(part["estimated"] / part["measured"] - 1) < 0.1
-    assert "Assumed" in result.out and "no independent test" in result.out
+    assert "None is measured" in result.out and "Assumed" in result.out
 
 
 def test_dreams_a_second(tmp_path):
     output = tmp_path / "dream.json"
-    arguments = (*TINY, "dream=true", "dreams=[1,3]", "modes=[eager]", "precision=fp32", "seconds=0.01", f"output={output}")
+    arguments = (
+        *TINY,
+        "dream=true",
+        "dreams=[1,3]",
+        "modes=[eager]",
+        "precision=fp32",
+        "seconds=0.01",
+        f"output={output}",
+    )
     result = run_command("benchmark", arguments, cwd=tmp_path)
     assert result.code == 0, result.err
     rows = json.loads(output.read_text())["dreams"]
     assert [(row["mode"], row["number"]) for row in rows] == [("eager", 1), ("eager", 3)]
     assert all(row["steps_per_second"] > 0 for row in rows)
-    result = run_command("benchmark", (*TINY, "dream=true", "dreams=[0]"), cwd=tmp_path)
-    assert result.code == 2 and "dreams=[0]" in result.err and len(result.err.splitlines()) == 1
 
 
 def test_bad_input_is_one_sentence(tmp_path):
-    result = run_command("benchmark", ("experiment=catch", "seconds=-1"), cwd=tmp_path)
-    assert result.code == 2 and len(result.err.splitlines()) == 1, result.err
+    for wrong in ("seconds=-1", "modes=[fast]", "dreams=[]", "output=."):
+        result = run_command("benchmark", ("experiment=catch", wrong), cwd=tmp_path)
+        assert result.code == 2 and len(result.err.splitlines()) == 1, result.err
+        assert wrong.partition("=")[0] in result.err
     assert list(tmp_path.iterdir()) == []

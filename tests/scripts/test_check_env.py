@@ -24,7 +24,9 @@ def place(tmp_path: Path) -> Path:
 
 def test_a_renderer_does_not_swallow_signals(place: Path):
     """As pygame would, which CartPole is drawn by."""
-    process = start_command("check_env", ("env=gym", "env.id=CartPole-v1", "trial=1000000000"), place, place)
+    process = start_command(
+        "check_env", ("env=gym", "env.id=CartPole-v1", "trial=1000000000"), place, place
+    )
     try:
         time.sleep(6)  # in the midst of its steps, or before
         assert process.is_alive(), (place / "err").read_text()
@@ -36,11 +38,17 @@ def test_a_renderer_does_not_swallow_signals(place: Path):
 
 
 def test_the_page(place: Path):
-    result = run_command("check_env", ("env=gym", "experiment=catch", "env.id=odd_envs:Strange-v0", "env.kwargs.side=12"), place)
+    result = run_command(
+        "check_env",
+        ("env=gym", "experiment=catch", "env.id=odd_envs:Strange-v0", "env.kwargs.side=12"),
+        place,
+    )
     assert result.code == 0, result.err
     for part in (
         "odd_envs:Strange-v0 for experiment=catch", "observation view.camera (speed not seen)", "32×32×4 of Box(-1, 1, (4, 12, 9), float32)",
         "0 terminated", "truncated), of 7 to 7 steps", "for the 4,800 steps", "decides all", "check_env.png", "Nothing stands against it.",
+        "4,800 frames, the first 2,000 by random actions; updates: tokenizer 1,200, dynamics 4,050, policy 490", "on this CPU: updates",
+        "command: python scripts/train.py env=gym experiment=catch env.id=odd_envs:Strange-v0 env.kwargs.side=12",
     ):  # fmt: skip
         assert part in " ".join(result.out.split()), (part, result.out)
     assert max(map(len, result.out.splitlines())) <= 110

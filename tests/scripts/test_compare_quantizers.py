@@ -17,14 +17,18 @@ def test_a_comparison(tmp_path):
             assert 1 <= run["codes_alive"] <= codes and 0 <= run["use_bits"] <= 10
             assert run["error"] > 0 and run["squared_error"] > 0 and run["cross_entropy_bits"] > 0
             assert run["update_ms"] > run["quantizer_ms"] > 0
-    assert results["vq"][0]["squared_error"] != results["vq"][1]["squared_error"]  # other seeds, other frames
+    assert (
+        results["vq"][0]["squared_error"] != results["vq"][1]["squared_error"]
+    )  # other seeds, other frames
     assert "2 seeds" in result.out and "±" in result.out
 
 
 def test_tokens_of_whole_frames(tmp_path):
     """The same measure, on the same frames, for the other tokenizer."""
     output = tmp_path / "quantizers.json"
-    result = run_command("compare_quantizers", (*OF_AGENT["iris"], *SMALL[-3:], f"output={output}"), cwd=tmp_path)
+    result = run_command(
+        "compare_quantizers", (*OF_AGENT["iris"], *SMALL[-3:], f"output={output}"), cwd=tmp_path
+    )
     assert result.code == 0, result.err
     for runs in json.loads(output.read_text())["results"].values():
         assert all(run["squared_error"] > 0 and run["cross_entropy_bits"] > 0 for run in runs)
@@ -39,5 +43,7 @@ def test_what_is_refused(tmp_path):
         "output=.": "output=. cannot be written",
     }.items():
         result = run_command("compare_quantizers", (*SMALL, wrong), cwd=tmp_path)
-        assert result.code == 2 and words in result.err and len(result.err.splitlines()) == 1, result.err
+        assert result.code == 2 and words in result.err and len(result.err.splitlines()) == 1, (
+            result.err
+        )
     assert not list(tmp_path.iterdir())

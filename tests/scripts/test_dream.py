@@ -15,13 +15,15 @@ COMMAND = "python scripts/train.py experiment=catch run=runs/catch_dream"
 
 def block(page: str) -> str:
     """The Python of a page that trains inside the dream."""
-    return next(b for b in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL) if "Dream-v0" in b)
+    return next(
+        b
+        for b in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        if "Dream-v0" in b
+    )
 
 
-def test_the_pages_say_the_same_in_ten_lines():
-    assert block("README.md") == block("docs/dream.md")
-    assert len(block("README.md").splitlines()) <= 10
-    assert all(COMMAND in (ROOT / page).read_text() for page in ("README.md", "docs/dream.md"))
+def test_the_page_says_what_comes_before():
+    assert COMMAND in (ROOT / "docs/dream.md").read_text()
 
 
 def test_what_learns_in_the_dream_plays_in_reality(catch: Path, tmp_path, monkeypatch):

@@ -26,19 +26,36 @@ def test_two_evaluations_agree(finished: Path, tmp_path: Path):
     run = shutil.copytree(finished, tmp_path / "run")
     before = contents(run)
     first = evaluate("run=run", "episodes=8", "output=first.json", cwd=tmp_path)
-    second = evaluate("run=run/checkpoints/epoch_000002", "episodes=8", "output=deep/er/second.json", cwd=tmp_path)
+    second = evaluate(
+        "run=run/checkpoints/epoch_000002", "episodes=8", "output=deep/er/second.json", cwd=tmp_path
+    )
     assert first.code == second.code == 0, first.err + second.err
     assert contents(run) == before
     report = strict(tmp_path / "first.json")
     assert report == strict(tmp_path / "deep" / "er" / "second.json")
     assert first.out.splitlines()[:-3] == second.out.splitlines()[:-3]
-    assert first.out.splitlines()[-3:] == ["written to first.json", "film: first_best.mp4", "film: first_median.mp4"]
-    best = [imageio.mimread(tmp_path / name) for name in ("first_best.mp4", "deep/er/second_best.mp4")]
+    assert first.out.splitlines()[-3:] == [
+        "written to first.json",
+        "film: first_best.mp4",
+        "film: first_median.mp4",
+    ]
+    best = [
+        imageio.mimread(tmp_path / name) for name in ("first_best.mp4", "deep/er/second_best.mp4")
+    ]
     assert len(best[0]) == max(report["lengths"]) + 1 and np.array_equal(*best)
     assert len(report["returns"]) == len(report["lengths"]) == report["episodes"] == 8
     assert report["return_mean"] == pytest.approx(sum(report["returns"]) / 8)
     assert report["checkpoint"].endswith("run/checkpoints/epoch_000002")
-    for name in ("environment", "policy", "seed", "num_envs", "return_95_low", "return_median", "return_standard_error", "length_mean"):
+    for name in (
+        "environment",
+        "policy",
+        "seed",
+        "num_envs",
+        "return_95_low",
+        "return_median",
+        "return_standard_error",
+        "length_mean",
+    ):
         assert name in report and name in first.out
 
 
@@ -49,7 +66,22 @@ def test_into_the_run_and_one_episode(finished: Path, tmp_path: Path):
     assert result.code == 0, result.err
     report = strict(tmp_path / "run" / "evaluation_random_epoch_000002_seed_5_episodes_1.json")
     assert not list((tmp_path / "run").glob("*.mp4"))
-    assert report["return_standard_error"] is report["return_95_low"] is None and report["policy"] == "random" and report["episodes"] == 1
+    assert (
+        report["return_standard_error"] is report["return_95_low"] is None
+        and report["policy"] == "random"
+        and report["episodes"] == 1
+    )
+
+
+def test_an_environment_that_cannot_be_rendered(finished: Path, tmp_path: Path):
+    """It is filmed as the agent sees it, and where no film can be written the result stays."""
+    shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
+    (tmp_path / "result_median.mp4").mkdir()
+    odd = ("env=gym", "env.id=odd_envs:Unfilmed-v0", "episodes=2", "output=result.json")
+    result = evaluate(f"run={finished}", *odd, cwd=tmp_path)
+    assert result.code == 0 and strict(tmp_path / "result.json")["lengths"] == [4, 4], result.err
+    assert result.out.splitlines()[-1] == "film: result_best.mp4"
+    assert "result_median.mp4 was not made: IsADirectoryError" in result.err
 
 
 def test_crafter(tmp_path: Path):

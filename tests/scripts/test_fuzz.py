@@ -5,7 +5,9 @@ import pytest
 from tests.fuzz import main
 
 
-@pytest.mark.parametrize(("kind", "number"), [("configurations", 50), ("commands", 15), ("folders", 20)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "number"), [("configurations", 40), ("folders", 15)])
 def test_each_is_done_or_refused(finished, kind: str, number: int):
     outcomes = main(kind, number, 1, finished)
-    assert outcomes.total() >= number and min(outcomes["trained"] + outcomes["done"], outcomes["refused"]) > number / 10
+    assert outcomes.total() >= number
+    assert min(outcomes["trained"] + outcomes["done"], outcomes["refused"]) > number / 10

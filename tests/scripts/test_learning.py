@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.collect import Collector
-from agent.replay import Replay, ReplayConfig
-from agent.saved import load_agent
+from agent.config import ReplayConfig
+from agent.data.collect import Collector
+from agent.data.replay import Replay
+from agent.runs.load import load_agent
 from agent.segment import Segment
 from envs.vector import make_vector
 from tests.scripts.commands import evaluate, train
@@ -24,8 +25,14 @@ def curve(run: Path, metric: str) -> list[float]:
         return [float(row[metric]) for row in csv.DictReader(file) if row[metric]]
 
 
-def unseen(run: Path, steps: int, segments: int, length: int, env_id: str | None = None) -> tuple[Agent, Segment]:
-    """The run's agent, and segments [segments, length] of so many steps of random play in worlds that training has not seen."""
+def unseen(
+    run: Path, steps: int, segments: int, length: int, env_id: str | None = None
+) -> tuple[Agent, Segment]:
+    """Random play in worlds that training has not seen.
+
+    Returns:
+        The run's agent, and segments [segments, length] of so many steps.
+    """
     agent, config, _ = load_agent(run, torch.device("cpu"), env_id)
     replay = Replay(ReplayConfig(capacity=2 * steps), 4, agent.spaces, seed=0)
     envs = make_vector(config.env, [90001, 90002, 90003, 90004])
@@ -35,13 +42,21 @@ def unseen(run: Path, steps: int, segments: int, length: int, env_id: str | None
 
 
 def errors(agent: Agent, segments: Segment, moving: bool = False) -> tuple[float, float]:
-    """Mean squared error of the decoded next frame, and of the copied one; `moving`: only where something changes."""
+    """Mean squared error of the decoded next frame, and of the copied one.
+
+    Args:
+        moving: Count only steps in which something changes.
+    """
     ours, copied = [], []
     for segment in segments.unbind(0):
         frames = segment.frames.float() / 255
         copy = (frames[:-1] - frames[1:]).square().mean(dim=(1, 2, 3))
         counted = segment.mask[:-1] & (copy > 0) if moving else segment.mask[:-1]
-        ours.append((agent.tokenizer.reconstruction(segment.unsqueeze(0))[0].float() / 255 - frames[1:]).square().mean(dim=(1, 2, 3))[counted])
+        ours.append(
+            (agent.tokenizer.reconstruction(segment.unsqueeze(0))[0].float() / 255 - frames[1:])
+            .square()
+            .mean(dim=(1, 2, 3))[counted]
+        )
         copied.append(copy[counted])
     return float(torch.cat(ours).mean()), float(torch.cat(copied).mean())
 
@@ -72,8 +87,11 @@ def test_crafter_quick_learns_its_world(tmp_path):
     for loss in ("tokenizer/reconstruction_l2", "dynamics/reward", "dynamics/end"):
         first, *later = curve(run, loss)
         assert sum(later) / len(later) < first, (loss, first, later)
-    # Names of changes move while their tokenizer learns; it is known more than how often each is used.
-    for bits, nats in zip(curve(run, "tokenizer/codebook_entropy_bits"), curve(run, "dynamics/tokens"), strict=True):
+    # Tokens change their meaning while the tokenizer learns; more is known than how often each is
+    # used.
+    for bits, nats in zip(
+        curve(run, "tokenizer/codebook_entropy_bits"), curve(run, "dynamics/tokens"), strict=True
+    ):
         assert nats < bits * math.log(2)
 
     # Frames that training has not seen, in worlds that it has not seen.
@@ -88,12 +106,16 @@ TENTH = (  # of the preset's frames; less of its updates
 )  # fmt: skip
 
 
-@pytest.mark.timeout(1800)  # half a machine that is slow takes more than the 900 seconds of all others
+@pytest.mark.timeout(
+    1800
+)  # half a machine that is slow takes more than the 900 seconds of all others
 def test_crafter_laptop_has_learned_after_a_tenth_of_its_frames(tmp_path):
     run = tmp_path / "run"
     result = train("experiment=crafter_laptop", *TENTH, f"run={run}", cwd=tmp_path)
     assert result.code == 0, result.err
-    agent, segments = unseen(run, steps=9000, segments=256, length=16)  # of fewer, chance would decide: few episodes end
+    agent, segments = unseen(
+        run, steps=9000, segments=256, length=16
+    )  # of fewer, chance would decide: few episodes end
     ours, copied = errors(agent, segments)
     assert ours < copied / 2
     for name, (loss, base_rate) in predictions(agent, segments).items():
@@ -104,17 +126,26 @@ def test_crafter_laptop_has_learned_after_a_tenth_of_its_frames(tmp_path):
 
 @torch.no_grad()
 def predictions(agent: Agent, segments: Segment) -> dict[str, tuple[float, float]]:
-    """Of tokens, reward and end the cross-entropy by the dynamics, and by how often each comes in these very segments: the
-    best that one distribution for all steps can do."""
+    """Cross-entropies of tokens, reward and end.
+
+    Returns:
+        Name -> that of the dynamics, and that of how often each value comes in these very
+        segments: the best that one distribution for all steps can do.
+    """
     losses, tokens = agent.dynamics_loss(segments), agent.tokenizer.tokens_of(segments)
     weights, mask, dynamics = agent.config.dynamics, segments.mask, agent.dynamics
-    codes = torch.nn.functional.one_hot(tokens[mask[:, :-1]], agent.config.tokenizer.quantizer.num_codes).flatten(0, -2)
+    codes = torch.nn.functional.one_hot(
+        tokens[mask[:, :-1]], agent.config.tokenizer.quantizer.num_codes
+    ).flatten(0, -2)
     targets = {
         "tokens": codes, "reward": dynamics.reward_code.encode(segments.rewards[mask]),
         "end": torch.nn.functional.one_hot(segments.terminated[mask].long(), 2),
     }  # fmt: skip
     rates = {name: target.float().mean(dim=0) for name, target in targets.items()}
     return {
-        name: (float(losses[name] / getattr(weights, f"{name}_weight")), float(-torch.special.xlogy(rate, rate).sum()))
+        name: (
+            float(losses[name] / getattr(weights, f"{name}_weight")),
+            float(-torch.special.xlogy(rate, rate).sum()),
+        )
         for name, rate in rates.items()
     }

@@ -1,7 +1,6 @@
 """The play command as a process: films, a keyboard on a screen that nobody sees, refusals."""
 
 import os
-import runpy
 import shutil
 from pathlib import Path
 
@@ -10,14 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.pictures import CAPTION, MARGIN
-from agent.play import Reality
-from agent.play import play as play_stage
-from agent.window import Window
+from agent.dream.play import by_keyboard, show
+from agent.dream.player import Stage
+from agent.dream.player import play as play_stage
+from agent.dream.window import Window
+from agent.media.pictures import CAPTION, MARGIN
+from envs.config import EnvConfig
 from envs.keys import action_names, key_map
+from envs.make import make_single
 from envs.spaces import Spaces
-from envs.vector import EnvConfig, make_single
-from tests.scripts.commands import ROOT, contents, play, train
+from tests.scripts.commands import contents, play, train
 from tests.scripts.test_bad_input import check_refused
 from tests.tiny import TINY
 
@@ -31,7 +32,9 @@ def frames_of(path: Path) -> np.ndarray:
         with imageio.get_reader(path) as reader:
             return np.stack([np.asarray(frame) for frame in reader])
     with Image.open(path) as film:
-        return np.stack([np.asarray((film.seek(t), film.convert("RGB"))[1]) for t in range(film.n_frames)])
+        return np.stack(
+            [np.asarray((film.seek(t), film.convert("RGB"))[1]) for t in range(film.n_frames)]
+        )
 
 
 def panel(picture: np.ndarray, number: int) -> np.ndarray:
@@ -47,7 +50,7 @@ def first_frame(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 def test_films(finished: Path, tmp_path: Path, suffix: str):
-    """Of 20 steps, and the first frame of each of three episodes: Catch's end after nine steps, in reality."""
+    """Of 20 steps and the first frame of each of three episodes: Catch ends after nine."""
     before = contents(finished)
     for where in ("both", "dream", "real"):
         fixed = (f"run={finished}", "by=agent", "steps=20", "seed=4")
@@ -67,7 +70,12 @@ def test_films(finished: Path, tmp_path: Path, suffix: str):
 
 def test_a_film_is_made_again_alike(finished: Path, tmp_path: Path):
     def film(name: str, *arguments: str) -> np.ndarray:
-        fixed = (f"run={finished}/checkpoints/epoch_000002", "by=agent", "steps=9", f"video={name}.mp4")
+        fixed = (
+            f"run={finished}/checkpoints/epoch_000002",
+            "by=agent",
+            "steps=9",
+            f"video={name}.mp4",
+        )
         result = play(*fixed, *arguments, cwd=tmp_path)
         assert result.code == 0, result.err
         return frames_of(tmp_path / f"{name}.mp4")
@@ -77,30 +85,43 @@ def test_a_film_is_made_again_alike(finished: Path, tmp_path: Path):
     assert np.array_equal(one, same) and not np.array_equal(one, woken)
     other, greedy = film("other", "where=both", "seed=7"), film("greedy", "temperature=0", "fps=30")
     assert not np.array_equal(one[0], other[0])
-    assert len(greedy) == 10 and imageio.get_reader(tmp_path / "greedy.mp4").get_meta_data()["fps"] == 30
+    assert (
+        len(greedy) == 10
+        and imageio.get_reader(tmp_path / "greedy.mp4").get_meta_data()["fps"] == 30
+    )
     assert imageio.get_reader(tmp_path / "one.mp4").get_meta_data()["fps"] == 5  # Catch's own
 
 
-@pytest.mark.parametrize("where", ["real", "dream", "both"])
-@pytest.mark.parametrize("by", ["keyboard", "agent"])
+@pytest.mark.parametrize(("where", "by"), [("both", "keyboard"), ("dream", "agent")])
 def test_a_window(finished: Path, tmp_path: Path, where: str, by: str):
-    result = play(f"run={finished}", f"where={where}", f"by={by}", "steps=10", "fps=240", cwd=tmp_path, screen="dummy")
+    result = play(
+        f"run={finished}",
+        f"where={where}",
+        f"by={by}",
+        "steps=10",
+        "fps=240",
+        cwd=tmp_path,
+        screen="dummy",
+    )
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     keys = ["left    left", "no key  stay", "right   right", "escape  end"]
     assert lines[: len(keys)] == keys if by == "keyboard" else keys[0] not in lines
     if where != "dream":
         over = [line for line in lines if "is over" in line]
-        assert len(over) == 1 and over[0].startswith("episode 1 is over at step 9: return in reality ")
+        assert len(over) == 1 and over[0].startswith(
+            "episode 1 is over at step 9: return in reality "
+        )
     assert contents(tmp_path) == {}
 
 
-def test_keys_decide_and_escape_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_keys_decide_and_escape_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     """Events as a keyboard posts them: held, tapped, released; in a game that would not end."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     import pygame
 
-    command = runpy.run_path(str(ROOT / "scripts" / "play.py"))
     env = make_single(EnvConfig(id="deltadream/Catch-v0"), 0)
     names = action_names(env)
     # After which moment what is pressed (+) or released (-): moment 0 is the first frame.
@@ -116,10 +137,26 @@ def test_keys_decide_and_escape_ends(monkeypatch: pytest.MonkeyPatch, capsys: py
             yield moment
 
     with Window("test") as window:
-        choose = command["by_keyboard"](window, key_map(names), Spaces.of(env))
-        command["show"](window, typing(play_stage(Reality(env), choose, None)), env.get_wrapper_attr("label"), 240)
+        choose = by_keyboard(window, key_map(names), Spaces.of(env))
+        show(
+            window, typing(play_stage(Stage(env), choose, None)), env.get_wrapper_attr("label"), 240
+        )
     done = [None if moment.action is None else names[moment.action[0]] for moment in shown]
-    expected = [None, "stay", "left", "left", "right", "right", "stay", "stay", "right", "stay", None, "stay", "stay"]
+    expected = [
+        None,
+        "stay",
+        "left",
+        "left",
+        "right",
+        "right",
+        "stay",
+        "stay",
+        "right",
+        "stay",
+        None,
+        "stay",
+        "stay",
+    ]
     assert done == expected
     assert capsys.readouterr().out.startswith("episode 1 is over at step 9: return in reality ")
 
@@ -140,8 +177,18 @@ def test_an_environment_of_someone_else(tmp_path: Path):
     shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
     run = train(*TINY, "env.id=odd_envs:Odd-v0", "epochs=1", "run=run", cwd=tmp_path)
     assert run.code == 0, run.err
-    check_refused(play("run=run", "by=agent", "video=x.gif", cwd=tmp_path), "add env.id=odd_envs:Odd-v0")
-    result = play("run=run", "env.id=odd_envs:Odd-v0", "where=both", "by=agent", "steps=3", "video=x.gif", cwd=tmp_path)
+    check_refused(
+        play("run=run", "by=agent", "video=x.gif", cwd=tmp_path), "add env.id=odd_envs:Odd-v0"
+    )
+    result = play(
+        "run=run",
+        "env.id=odd_envs:Odd-v0",
+        "where=both",
+        "by=agent",
+        "steps=3",
+        "video=x.gif",
+        cwd=tmp_path,
+    )
     assert result.code == 0, result.err
     assert len(frames_of(tmp_path / "x.gif")) == 4
     result = play("env.id=odd_envs:Odd-v0", "steps=3", "fps=240", cwd=tmp_path, screen="dummy")
@@ -160,34 +207,19 @@ FILM = ("run=run", "by=agent", "video=x.mp4")
         (["where=dream"], ["where=dream", "no run was given", "run=<"]),
         (["by=agent", "video=x.mp4"], ["by=agent", "no run was given"]),
         (["run=nothing"], ["nothing holds no checkpoint"]),
-        (["run="], ["run=", "without a value"]),
         (["run=run", "video=x.mp4"], ["video=x.mp4", "by=keyboard", "by=agent"]),
-        (["run=run", "by=agent"], ["no screen", "video="]),
         (["run=run"], ["no screen", "video="]),
-        ([], ["no screen", "video="]),
         ([*FILM, "video=x.avi"], ["video=x.avi", ".mp4 or .gif"]),
-        ([*FILM, "video=x"], ["video=x", ".mp4 or .gif"]),
         ([*FILM, "video=odd_envs.py/x.mp4"], ["video=odd_envs.py/x.mp4", "cannot be written"]),
-        ([*FILM, "video=/proc/x.gif"], ["video=/proc/x.gif", "cannot be written"]),
         ([*FILM, "video=x.gif", "steps=2001"], ["steps=2001", "2000", ".mp4"]),
         ([*FILM, "steps=0"], ["steps=0", "1 or more"]),
-        ([*FILM, "steps=-1"], ["steps=-1", "1 or more"]),
-        ([*FILM, "steps=many"], ["steps", "'many'"]),
-        ([*FILM, "fps=0"], ["fps=0"]),
         ([*FILM, "fps=1000"], ["fps=1000", "1 to 240"]),
-        ([*FILM, "seed=-1"], ["seed=-1"]),
-        ([*FILM, "temperature=-1"], ["temperature=-1"]),
-        ([*FILM, "where=both", "wake_every=0"], ["wake_every=0", "1 or more"]),
         ([*FILM, "wake_every=3"], ["wake_every=3", "where=both"]),
         ([*FILM, "device=tpu"], ["device=tpu"]),
-        ([*FILM, "env.id=deltadream/Crafter-v1"], ["env.id=deltadream/Crafter-v1", "deltadream/Catch-v0"]),
-        ([*FILM, "env={id: deltadream/Crafter-v1}"], ["env={", "deltadream/Catch-v0", "leave it out"]),
-        ([*FILM, "env.game=Pong"], ["env.game=Pong", "deltadream/Catch-v0"]),
-        ([*FILM, "+env.kwargs.length=9"], ["env.kwargs.length=9", "deltadream/Catch-v0"]),
-        ([*FILM, "wher=both"], ["wher", "did you mean where"]),
-        (["env.id=deltadream/Atari-v0"], ["game=None"]),
-        (["env.id=deltadream/Cach-v0"], ["did you mean deltadream/Catch-v0"]),
-        (["env.id=odd_envs:Unbounded-v0"], ["holds no image", "render_mode rgb_array"]),
+        (
+            [*FILM, "env.id=deltadream/Crafter-v1"],
+            ["run's agent knows", "deltadream/Crafter-v1 has"],
+        ),
     ],
     ids=lambda x: " ".join(x),
 )
@@ -196,5 +228,9 @@ def test_refused(finished: Path, tmp_path: Path, given: list[str], named: list[s
     shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
     (tmp_path / "__pycache__").mkdir()
     before = contents(finished), [path for path in contents(tmp_path) if "__pycache__" not in path]
-    check_refused(play(*given, cwd=tmp_path), *named)
-    assert (contents(finished), [path for path in contents(tmp_path) if "__pycache__" not in path]) == before
+    screen = "dummy" if given[0].startswith("env") else ""
+    check_refused(play(*given, cwd=tmp_path, screen=screen), *named)
+    assert (
+        contents(finished),
+        [path for path in contents(tmp_path) if "__pycache__" not in path],
+    ) == before

@@ -1,15 +1,13 @@
 """The report command as a process."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.scripts.commands import Result, contents, evaluate, run_command
 from tests.saved_runs import PROTOCOL, write_atari, write_evaluation, write_run
+from tests.scripts.commands import Result, contents, evaluate, run_command
 
 
 def report(*arguments: str, cwd: Path) -> Result:
@@ -29,20 +27,21 @@ def test_a_partial_sweep(tmp_path: Path):
     write_atari(tmp_path / "runs", {"Boxing": [6.1, 12.1], "Freeway": [59.2]})
     before = contents(tmp_path / "runs" / "Boxing")
     write_run(tmp_path / "runs" / "Pong", "Pong")
-    (tmp_path / "runs" / "Freeway" / "seed_0" / "evaluation_agent_epoch_000700_seed_1.json").write_text('{"epoch": 70')
+    damaged = "runs/Freeway/seed_0/evaluation_agent_epoch_000700.json"
+    (tmp_path / damaged).write_text('{"epoch": 70')
     (tmp_path / "runs" / "foreign").mkdir()
     (tmp_path / "runs" / "foreign" / "config.yaml").write_text("model: theirs")
     result = report("runs=runs", cwd=tmp_path)
     assert result.code == 0, result.err
     first, second = result.err.splitlines()
-    assert first.startswith("runs/Freeway/seed_0/evaluation_agent_epoch_000700_seed_1.json: left out")
+    assert first.startswith(f"{damaged}: left out")
     assert second.startswith("runs/foreign: left out")
     text = (tmp_path / "runs" / "report" / "report.md").read_text()
     assert first in text and second in text
     assert "python scripts/evaluate.py run=runs/Pong episodes=100" in text
     lines = result.out.splitlines()
-    assert lines[0] == "atari" and lines[-1] == "written to runs/report/report.md"
-    assert any(line.startswith("| Boxing  |     2 | 9.10 ± 4.24 |") for line in lines)
+    assert lines[0] == "## deltadream/Atari-v0" and lines[-1] == "written to runs/report/report.md"
+    assert any(line.startswith("| Boxing ") and "9.10 ± 4.24" in line for line in lines)
     assert contents(tmp_path / "runs" / "Boxing") == before
 
     again = report("runs=runs", "output=deep/er", cwd=tmp_path)  # the report is no run
@@ -59,31 +58,28 @@ def test_what_the_other_commands_write(finished: Path, tmp_path: Path):
     assert first.code == 0 and first.err == "", first.err
     assert "Without an evaluation: `runs/seed=0,a b`." in first.out
     text = (tmp_path / "runs" / "report" / "report.md").read_text()
-    (command,) = [line for line in text.splitlines() if line.startswith("python scripts/evaluate.py")]
+    command = text[text.index("python scripts/evaluate.py") :].splitlines()[0]
     for policy in ("random=false", "random=true"):
         result = evaluate(*shlex.split(command)[2:], policy, cwd=tmp_path)
         assert result.code == 0, result.err
     second = report("runs=runs", cwd=tmp_path)
     assert second.code == 0 and second.err == "", second.err
-    (line,) = [line for line in second.out.splitlines() if line.startswith("| deltadream/Catch-v0 |     1 |")]
-    assert "–" not in line  # random actions stand beside
+    assert "| random actions |" in second.out
     assert "Without an evaluation" not in second.out
-    assert (tmp_path / "runs" / "report" / "catch_curves.png").exists()
+    assert (tmp_path / "runs" / "report" / "deltadream_Catch-v0_curves.png").exists()
     third = report("runs=runs", "minutes=600", cwd=tmp_path)
     assert third.code == 0 and third.out.startswith("## After 600 minutes"), third.err
-    check_refused(report("runs=runs", "minutes=0", cwd=tmp_path), "minutes=0", "positive number")
 
 
 def test_mixed_protocols(tmp_path: Path):
     for seed, frame_skip in enumerate((4, 8)):
         run = write_run(tmp_path / "runs" / f"seed_{seed}", seed=seed)
         write_evaluation(run, [1.0] * 100, protocol=PROTOCOL | {"frame_skip": frame_skip})
-    result = report("runs=runs", cwd=tmp_path)
-    check_refused(result, "frame_skip in evaluation", "4 in runs/seed_0", "8 in runs/seed_1", "mixed=true")
+    named = ("frame_skip in evaluation", "4 in runs/seed_0", "8 in runs/seed_1", "mixed=true")
+    check_refused(report("runs=runs", cwd=tmp_path), *named)
     assert not (tmp_path / "runs" / "report").exists()
     result = report("runs=runs", "mixed=true", cwd=tmp_path)
-    assert result.code == 0, result.err
-    assert "frame_skip 4 (1 run) / 8 (1 run)" in (tmp_path / "runs" / "report" / "report.md").read_text()
+    assert result.code == 0 and "4 (1 run) / 8 (1 run)" in result.out, result.err
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +94,13 @@ def place(tmp_path_factory) -> Path:
 
 BAD = {
     (): ["No runs were given", "runs=<"],
-    ("runs=",): ["No runs were given"],
-    ("runs=nowhere",): ["runs=nowhere", "not a folder"],
-    ("runs=file",): ["runs=file", "not a folder"],
-    ("runs=empty",): ["runs=empty", "holds no run"],
-    ("runs=runs", "output=file"): ["output=file"],
     ("runs=runs", "output=file/below"): ["output=file/below"],
-    ("runs=runs", "mixed=perhaps"): ["mixed", "perhaps"],
+    ("runs=runs", "minutes=0"): ["minutes=0", "more than 0"],
     ("run=runs",): ["run", "did you mean runs"],
 }
 
 
-@pytest.mark.parametrize(("given", "named"), BAD.items(), ids=[" ".join(given) or "nothing" for given in BAD])
+@pytest.mark.parametrize(("given", "named"), BAD.items())
 def test_bad_input(place: Path, given, named):
     before = contents(place)
     check_refused(report(*given, cwd=place), *named)

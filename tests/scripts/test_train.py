@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent import checkpoint
-from agent.stopping import AGAIN
+from agent.signals import AGAIN
+from agent.storage import checkpoint
 from tests.equal import check_equal
 from tests.scripts.commands import ROOT, start_command, train
 from tests.tiny import TINY
@@ -30,17 +30,29 @@ def place(tmp_path: Path) -> Path:
 def test_what_it_prints(finished: Path):
     """A new run in a process of its own; nothing on standard output but what is meant for it."""
     command = [sys.executable, ROOT / "scripts" / "train.py", *TINY, "epochs=1"]
-    result = subprocess.run(command, cwd=finished.parent, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command, cwd=finished.parent, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [lines.pop(2) for _ in range(3)] == [
-        "frames: observation: 32×32×3 of Box(0, 255, (32, 32, 3), uint8), read as hwc (env.layout): as it is",
+        "frames: observation: 32×32×3 of Box(0, 255, (32, 32, 3), uint8), read as hwc "
+        "(env.layout): as it is",
         "actions: Discrete(3): one of 3",
-        "schedule: 1 epoch, 60 steps of 3 environments; updates: tokenizer 3, dynamics 3, policy 0",
+        "schedule: 1 epoch, 60 steps in all, by 3 environments together; updates: tokenizer 3, "
+        "dynamics 3, policy 0",
     ]
-    assert re.match(r"learning: horizon \d+, burn-in \d+, γ .*, λ .*, entropy .*, context \d+$", lines.pop(2))
+    assert re.match(
+        r"learning: horizon \d+, burn-in \d+, γ .*, λ .*, entropy .*, context \d+$", lines.pop(2)
+    )
     assert re.fullmatch(r"cpu, eager, (fp32|bf16): about .* of updates .*", lines.pop(2))
-    assert [line.split(":")[0] for line in lines[1:]] == ["run folder", "checkpoint", "curves", "dream", "evaluate"]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "run folder",
+        "checkpoint",
+        "curves",
+        "dream",
+        "evaluate",
+    ]
     folder = finished.parent / lines[1].split()[-1]
     assert folder.parent == finished.parent / "runs" / "catch"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
@@ -61,7 +73,8 @@ def test_resume(finished: Path, tmp_path: Path):
 
 def test_help_and_cfg(tmp_path: Path):
     text = train("--help", cwd=tmp_path)
-    assert text.code == 0 and "catch, crafter, crafter_1m, crafter_gpu, crafter_laptop, crafter_overnight, crafter_quick" in text.out and "agent/config.py" in text.out
+    assert text.code == 0 and "catch|crafter|crafter_1m|crafter_gpu|crafter_laptop" in text.out
+    assert "agent.tokenizer.tokens=4 " in text.out and "Δ-tokens a step, K." in text.out
     config = train("experiment=catch", "--cfg", "job", cwd=tmp_path)
     assert config.code == 0 and "experiment: catch" in config.out
     assert list(tmp_path.iterdir()) == []
@@ -70,8 +83,13 @@ def test_help_and_cfg(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", [False, True])
 def test_an_environment_that_breaks_its_word(place: Path, parallel: bool):
-    """When it is tried, and nothing is left behind; or later, and what was played and learned stays."""
-    broken = ("env.id=odd_envs:NotANumber-v0", "run=new/run", "collect.num_envs=1", f"env.parallel={parallel}")
+    """At the trial nothing is left behind; later, what was played and learned stays."""
+    broken = (
+        "env.id=odd_envs:NotANumber-v0",
+        "run=new/run",
+        "collect.num_envs=1",
+        f"env.parallel={parallel}",
+    )
     for sound_steps, left in ((0, None), (40, "epoch_000000_paused"), (80, "epoch_000001_paused")):
         result = train(*SHORT, *broken, f"env.kwargs.sound_steps={sound_steps}", cwd=place)
         assert result.code == 2
@@ -101,7 +119,9 @@ def test_an_environment_that_its_seed_does_not_decide(place: Path):
     before = checkpoint.load(place / "run").state["replay"]["steps_added"]
     result = train("resume=run", unseeded, "epochs=4", cwd=place)
     assert result.code == 0, result.err
-    assert "did not come back as they were; their running episodes count as truncated." in result.out
+    assert (
+        "did not come back as they were; their running episodes count as truncated." in result.out
+    )
     after = checkpoint.load(place / "run")
     assert after.epoch == 4 and after.state["replay"]["steps_added"] >= before + 80
     assert after.tensors["replay"]["truncated"].sum() >= 1
@@ -116,7 +136,10 @@ def test_an_environment_that_its_seed_does_not_decide(place: Path):
     ],
 )  # fmt: skip
 def test_stopped(place: Path, number: signal.Signals, to_all: bool, code: int):
-    """A terminal's Ctrl-C and Slurm's signals go to all processes, kill's to one; none is left, the run is saved, and it goes on."""
+    """Ctrl-C and Slurm signal all processes, kill only one.
+
+    None is left, the run is saved, and it goes on.
+    """
     arguments = (*SHORT, "epochs=100000", "keep=1", "env.parallel=true", "run=run")
     process = start_command("train", arguments, cwd=place, output=place)
     try:
@@ -132,8 +155,14 @@ def test_stopped(place: Path, number: signal.Signals, to_all: bool, code: int):
         assert process.exitcode == code
         if number != signal.SIGKILL:
             lines = (place / "err").read_text().strip().splitlines()
-            assert lines[0] == f"{number.name}: stops and saves after the present update; Ctrl-C stops at once."
-            saved = r"Saved and stopped in epoch (\d+); the last good checkpoint is run/checkpoints/epoch_\d+(_paused)? \(go on with"
+            assert (
+                lines[0]
+                == f"{number.name}: stops and saves after the present update; Ctrl-C stops at once."
+            )
+            saved = (
+                r"Saved and stopped in epoch (\d+); the last good checkpoint is "
+                r"run/checkpoints/epoch_\d+(_paused)? \(go on with"
+            )
             assert re.match(saved, lines[1]) and len(lines) == 2, lines
             assert checkpoint.load(place / "run").epoch == int(re.match(saved, lines[1])[1])
     finally:

@@ -1,0 +1,1 @@
+"""What runs cost: measured here, estimated for other cards; quantizers compared."""

@@ -1,0 +1,128 @@
+"""What an update costs on a card that is not here: a model of the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agent.agent import sketch_agent
+from agent.benchmark.record import Operation, record_updates
+from agent.benchmark.table import line
+from agent.config import TrainConfig
+from agent.training.components import count_costs, total_updates
+from agent.training.progress import duration
+from envs.spaces import Spaces
+
+# Shares of the rates on the data sheet. Both and LAUNCH are round numbers, calibrated on three
+# updates of the published code on an A100 (tests/agent/benchmark/test_estimate.py).
+COMPUTE_EFFICIENCY = 0.4
+BANDWIDTH_EFFICIENCY = 0.4  # low: bytes count once, and some kernels go over them again
+LAUNCH = 45e-6  # seconds of host time that an eager operation takes
+REPLAY = 2e-6  # seconds that an operation takes on the card besides its work; not calibrated
+
+ELEMENTWISE = frozenset(
+    "add sub mul div neg abs sign sgn pow exp expm1 log log1p sigmoid tanh silu gelu relu where "  # noqa: SIM905 (one a line is long)
+    "clamp clamp_min round eq lt addcmul lerp _to_copy clone copy_ fill_ zeros new_zeros "
+    "scalar_tensor threshold_backward silu_backward gelu_backward sigmoid_backward tanh_backward "
+    "exponential_ add_ mul_".split()
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A graphics card.
+
+    Attributes:
+        name: As people say it.
+        bf16: Floating-point operations a second of the tensor cores, dense.
+        tf32: The same in TF32.
+        fp32: Of the CUDA cores.
+        bandwidth: Bytes a second of the memory.
+        launch: Seconds of host time that an eager operation takes.
+        replay: Seconds that an operation takes on the card besides its work.
+    """
+
+    name: str
+    bf16: float
+    tf32: float
+    fp32: float
+    bandwidth: float
+    launch: float = LAUNCH
+    replay: float = REPLAY
+
+    def work(self, operation: Operation, precision: str) -> float:
+        """Seconds, by whichever of arithmetic and memory takes longer.
+
+        In "fp32", convolutions use TF32 and matrix products do not: PyTorch's defaults.
+        """
+        convolution = "convolution" in operation.name
+        peak = {"bf16": self.bf16, "fp32": self.tf32 if convolution else self.fp32}[precision]
+        arithmetic = operation.flop / (peak * COMPUTE_EFFICIENCY)
+        return max(arithmetic, operation.bytes / (self.bandwidth * BANDWIDTH_EFFICIENCY))
+
+
+# NVIDIA's data sheets of A100 (SXM, 40 GB), H100 (SXM) and L4, and the white papers of GA102 and
+# Ada, appendix A. Half of the rate where it is for sparse matrices.
+CARDS = (
+    Card("A100", bf16=312e12, tf32=156e12, fp32=19.5e12, bandwidth=1.555e12),
+    Card("H100", bf16=989e12, tf32=494e12, fp32=67e12, bandwidth=3.35e12),
+    Card("RTX 4090", bf16=165e12, tf32=82.6e12, fp32=82.6e12, bandwidth=1.008e12),
+    Card("RTX 3090", bf16=71e12, tf32=35.6e12, fp32=35.6e12, bandwidth=0.936e12),
+    Card("L4", bf16=121e12, tf32=60e12, fp32=30.3e12, bandwidth=0.300e12),
+)
+
+
+def estimate(operations: Iterable[Operation], card: Card, precision: str, captured: bool) -> float:
+    """Seconds that operations recorded in float32 take. precision: "bf16" (autocast) or "fp32".
+
+    Eagerly, the host issues one operation after the other, and the card works through them in
+    order. Captured as a CUDA graph, nothing waits for the host. Not modelled: autocast's casts as
+    launches of their own, kernels that compilation fuses, caches.
+    """
+    issued = finished = 0.0
+    for operation in operations:
+        issued += 0.0 if captured else card.launch
+        finished = max(finished, issued) + card.work(operation, precision) + card.replay
+    return finished
+
+
+def estimate_cards(config: TrainConfig, spaces: Spaces) -> dict[str, Any]:
+    """Print what updates cost on each of CARDS, and return it for JSON.
+
+    "compiled" is captured without the elementwise operations, as if each were fused into a
+    neighbour: roughly a lower bound.
+    """
+    recordings = record_updates(config, spaces)
+    cards: dict[str, Any] = {}
+    print(
+        "Estimated milliseconds an update: eager/captured/captured and compiled. None is measured."
+    )
+    print(line("card", *recordings, "all, at best"))
+    for card in CARDS:
+        for precision in ("bf16", "fp32"):
+            row, seconds = {}, 0.0
+            for part, operations in recordings.items():
+                fused = [o for o in operations if o.name.split(".")[1] not in ELEMENTWISE]
+                row[part] = {
+                    "eager": 1e3 * estimate(operations, card, precision, captured=False),
+                    "captured": 1e3 * estimate(operations, card, precision, captured=True),
+                    "compiled": 1e3 * estimate(fused, card, precision, captured=True),
+                }
+                seconds += row[part]["compiled"] * total_updates(config, part) / 1e3
+            times = ["/".join(f"{ms:.3g}" for ms in part.values()) for part in row.values()]
+            print(line(f"{card.name} {precision}", *times, duration(seconds)))
+            cards[f"{card.name} {precision}"] = row | {"hours_of_updates": seconds / 3600}
+    costs = count_costs(sketch_agent(config.agent, spaces), config)
+    recorded = {}
+    for part, operations in recordings.items():
+        flop, read = (sum(getattr(o, name) for o in operations) for name in ("flop", "bytes"))
+        held = costs[part].held / 1e9
+        recorded[part] = {"operations": len(operations), "tflop": flop / 1e12}
+        recorded[part] |= {"gigabytes": read / 1e9, "activations_gb": held}
+        print(f"{part}: {held:.3g} GB kept for the backward pass in float32; in bf16 half or more.")
+    print(
+        "Assumed: an operation takes its arithmetic or its bytes, whichever is longer, at 0.4 of "
+        "the card's peaks, plus its launch. Expect a factor of 1.5 either way."
+    )
+    return {"cards": cards, "recorded": recorded}

@@ -1,0 +1,97 @@
+"""Steps a second: of the environment, and of the world as an environment."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.agent import Agent
+from agent.benchmark.config import BenchmarkConfig
+from agent.benchmark.table import line
+from agent.benchmark.timing import about, executions, timed
+from agent.config import ReplayConfig
+from agent.data.collect import Collector
+from agent.data.replay import Replay
+from agent.dream.batch import Dreams
+from agent.dream.env import DreamVectorEnv
+from agent.dream.starts import StartStates, given_starts
+from agent.execution import WARM_UP, pick_device
+from envs.spaces import Spaces
+from envs.vector import make_vector
+
+
+def play(config: BenchmarkConfig, agent: Agent) -> tuple[dict[str, float], Replay]:
+    """Environment steps a second, at random and by the policy, and a small replay of them."""
+    n = config.collect.num_envs
+    replay = Replay(ReplayConfig(capacity=1024 * n), n, agent.spaces, 0)
+    envs, rates = make_vector(config.env, list(range(n))), {}
+    try:
+        collector = Collector(envs, agent, replay, 0.01)
+        for name, random in (("random", True), ("policy", False)):
+            collector.collect(4 * n, random)
+            started, steps = perf_counter(), 0
+            while perf_counter() - started < config.seconds:
+                collector.collect(4 * n, random)
+                steps += 4 * n
+            rates[name] = steps / (perf_counter() - started)
+    finally:
+        envs.close()
+    return rates, replay
+
+
+def measure_environment(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
+    """Environment steps a second alone, with the policy on the CPU; printed too."""
+    rates, _ = play(config, Agent(config.agent, spaces).eval())
+    print(line(config.env.name, *(f"{name} {rate:.0f}/s" for name, rate in rates.items())))
+    env = {"environment": config.env.id, "game": config.env.game}
+    return env | {"environment_steps_per_second": rates}
+
+
+def measure_dreams(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
+    """Steps a second of dreams as long as the horizon, ending at different steps; printed too."""
+    device, length = pick_device(config.device), config.agent.actor_critic.horizon
+    agent = Agent(config.agent, spaces).eval().to(device)
+    with torch.no_grad():  # an untrained world would end every second step
+        agent.dynamics.end_head[-1].bias.copy_(torch.tensor([20.0, -20.0]))
+    result = about(device) | {"episode_steps": length, "dreams": []}
+    print(f"Dreams of {config.experiment} on {result['device']} ({result['machine']})")
+    print(line("dreams", "mode", "steps/s", "ms/step", "ready s"))
+    for execution in executions(config, device):
+        for number in config.dreams:
+            torch._dynamo.reset()  # it recompiles a function a few times only, for whatever size
+            started = perf_counter()
+            dreams = Dreams(agent, noisy_starts(agent), number, execution)
+            env = DreamVectorEnv(dreams, max_episode_steps=length)
+            env.action_space.seed(0)
+            env.reset(seed=0)
+            env.steps[:] = np.arange(number) % length
+            for _ in range(max(length, WARM_UP[execution.mode])):
+                env.step(env.action_space.sample())
+            ready = perf_counter() - started
+            # A mean: the steps at which episodes begin anew take longer.
+            seconds = np.mean(timed(lambda e=env: e.step(e.action_space.sample()), config.seconds))
+            row = {
+                "mode": execution.mode,
+                "precision": "bf16" if execution.bf16 else "fp32",
+                "number": number,
+                "steps_per_second": float(number / seconds),
+                "ready_after": ready,
+            }
+            result["dreams"].append(row)
+            mode = f"{row['mode']} {row['precision']}"
+            cells = number, mode, row["steps_per_second"], float(1e3 * seconds), ready
+            print(line(*cells), flush=True)
+    return result
+
+
+def noisy_starts(agent: Agent) -> StartStates:
+    """64 starts with frames of noise, as many before a dream as the agent's burn-in."""
+    spaces, steps = agent.spaces, agent.config.actor_critic.burn_in
+    generator = np.random.default_rng(0)
+    shape = (64, steps, spaces.size, spaces.size, spaces.channels)
+    frames = generator.integers(256, size=shape, dtype=np.uint8)
+    actions = generator.integers(spaces.actions, size=(64, steps - 1, len(spaces.actions)))
+    return given_starts({"frames": frames, "actions": actions}, spaces)

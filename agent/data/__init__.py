@@ -1,0 +1,1 @@
+"""What was played: the replay, which sequences are drawn from it, and who plays."""

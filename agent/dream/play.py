@@ -1,0 +1,204 @@
+"""The command that plays or shows: reality, a run's dream, or both under the same actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.config import TrainConfig
+from agent.config.training import check_choice
+from agent.dream.window import Window
+from agent.media.films import FORMATS, write_video
+from agent.runs.checks import check_writable
+from agent.runs.resume import (
+    changed_environment,
+    check_spaces,
+    check_trusted,
+    config_from_state,
+    named_environment,
+    spaces_from_state,
+)
+from agent.storage import checkpoint
+from agent.training.progress import progress
+from envs.config import EnvConfig
+from envs.errors import BadInput
+from envs.keys import KeyMap, keys_of
+from envs.make import make_rendered, make_single
+from envs.settings import COUNT, SEED, WEIGHT, Range, check_values, setting
+from envs.spaces import Spaces
+
+if TYPE_CHECKING:
+    from agent.dream.player import Choose, PlayerStep
+
+FILM_STEPS = 200
+GIF_STEPS = 2000  # all frames of a GIF are in memory at once
+FPS = 15  # where the environment does not say how fast it is for people
+
+Label = Callable[[np.ndarray], str]
+"""What an action [F] is called."""
+
+
+@dataclass
+class PlayConfig:
+    """What is played, by whom, and where it is shown.
+
+    Attributes:
+        run: A run's folder (its newest checkpoint is taken) or a checkpoint's; null: a real
+            environment by keyboard.
+        env: The environment; with a run, changes of the run's, as in evaluation. env.id has to be
+            given if the run's is "module:name", which imports that module.
+        where: real, dream (from a real first frame on) or both, the same actions in each.
+        by: keyboard or agent.
+        wake_every: In both: steps after which the dream starts from reality again; null: never
+            within an episode.
+        steps: Actions, then it ends; null: in a window no end, in a film 200.
+        seed: Of the environment, the agent's actions and the dream.
+        temperature: By which logits are divided before an action is sampled, 0: the likeliest;
+            null: as the run is evaluated.
+        fps: Steps a second; null: as the environment is shown to people.
+        video: A film .mp4 or .gif instead of a window.
+        device: auto, cpu, cuda, …
+    """
+
+    run: str | None = None
+    env: EnvConfig = field(default_factory=EnvConfig)
+    where: str = "real"
+    by: str = "keyboard"
+    wake_every: int | None = setting(None, COUNT)
+    steps: int | None = setting(None, COUNT)
+    seed: int = setting(0, SEED)
+    temperature: float | None = setting(None, WEIGHT)
+    fps: int | None = setting(None, Range(1, 240, "1 to 240"))
+    video: str | None = None
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Raises BadInput for values that are not accepted, alone or together."""
+        check_values(self)
+        check_choice("where", self.where, ("real", "dream", "both"))
+        check_choice("by", self.by, ("keyboard", "agent"))
+        if not self.run and (self.where, self.by) != ("real", "keyboard"):
+            raise BadInput(
+                f"where={self.where} by={self.by} needs a trained agent, and no run was given; "
+                "give run=<a run's folder, or a checkpoint's>."
+            )
+        if self.wake_every is not None and self.where != "both":
+            raise BadInput(
+                f"wake_every={self.wake_every} was given with where={self.where}; it is for "
+                "where=both."
+            )
+        if self.video is None:
+            return
+        path = Path(self.video)
+        if self.by == "keyboard":
+            raise BadInput(
+                f"video={path} was given with by=keyboard, which needs a window; give by=agent, or "
+                "no video=."
+            )
+        if path.suffix not in FORMATS:
+            raise BadInput(
+                f"video={path} was given; give a file that ends in {' or '.join(FORMATS)}."
+            )
+        if path.suffix == ".gif" and (self.steps or 0) > GIF_STEPS:
+            raise BadInput(
+                f"steps={self.steps} is too long for a GIF; give at most {GIF_STEPS}, or "
+                "video=<a file .mp4>."
+            )
+        check_writable("video", path)
+
+
+def play(config: PlayConfig, overrides: list[str]) -> None:
+    """Check, play, and show in a window or write a film. Raises BadInput."""
+    config.check()
+    env_config, settings, spaces = config.env, TrainConfig().final_evaluation, None
+    if config.run:
+        saved = checkpoint.load(Path(config.run), only=())
+        trained = config_from_state(saved.state)
+        check_trusted(trained.env, named_environment(overrides))
+        env_config = changed_environment(trained.env, config.env, overrides)
+        settings, spaces = trained.final_evaluation, spaces_from_state(saved.state)
+    env_config = env_config.for_evaluation()
+    temperature = settings.temperature if config.temperature is None else config.temperature
+    with ExitStack() as stack:
+        if config.video is None:
+            window = stack.enter_context(Window(f"{env_config.name}, {config.where}"))
+        make = make_rendered if config.where == "real" else make_single
+        env = make(env_config, config.seed)
+        stack.callback(env.close)
+        if spaces is not None:
+            check_spaces(spaces, Spaces.of(env), env_config.name)
+        keys = keys_of(env) if config.by == "keyboard" else None
+        fps = config.fps or env.metadata.get("render_fps") or FPS
+        label = env.get_wrapper_attr("label")
+
+        import torch  # takes seconds
+
+        from agent.dream import player
+        from agent.execution import pick_device
+        from agent.runs.load import load_networks
+
+        torch.manual_seed(config.seed)
+        device = pick_device(config.device)
+        agent = load_networks(config.run, device)[0] if config.run else None
+        stage = player.Stage(env, agent, config.where, config.wake_every)
+        if keys is None:
+            choose = player.by_agent(agent, temperature)
+        else:
+            choose = by_keyboard(window, keys, Spaces.of(env))
+        if config.video is None:
+            show(window, player.play(stage, choose, config.steps), label, fps, keys)
+        else:
+            steps = config.steps or FILM_STEPS
+            film(Path(config.video), player.play(stage, choose, steps), label, fps, steps)
+
+
+def by_keyboard(window: Window, keys: KeyMap, spaces: Spaces) -> Choose:
+    """Whoever sits before the window as a player."""
+    return lambda frame, begins: np.array(
+        np.unravel_index(keys.action(window.pressed()), spaces.actions)
+    )
+
+
+def film(path: Path, played: Iterable[PlayerStep], label: Label, fps: float, steps: int) -> None:
+    """Write what is played as a film."""
+    from agent.dream.player import draw
+
+    def pictures() -> Iterator[np.ndarray]:
+        for step in played:
+            bar.update(step.action is not None)
+            yield draw(step, label)
+
+    with progress("film", steps, "step") as bar:
+        write_video(path, pictures(), fps)
+    print(f"film: {path}")
+
+
+def show(
+    window: Window,
+    played: Iterable[PlayerStep],
+    label: Label,
+    fps: float,
+    keys: KeyMap | None = None,
+) -> None:
+    """Show what is played until it ends or a person leaves, and print each episode's return."""
+    from agent.dream.player import draw
+
+    legend: Sequence[tuple[str, str]] = [*keys.legend(), ("escape", "end")] if keys else []
+    width = max((len(held) for held, _ in legend), default=0)
+    for held, meaning in legend:
+        print(f"{held:<{width}}  {meaning}", flush=True)
+    for step in played:
+        if not window.show(draw(step, label, legend), fps):
+            return
+        if step.view.over:
+            sides = {"reality": step.view.real, "dream": step.view.dream}
+            returns = ", ".join(f"{name} {s.total:+.2f}" for name, s in sides.items() if s)
+            print(
+                f"episode {step.episode} is over at step {step.step}: return in {returns}",
+                flush=True,
+            )

@@ -1,0 +1,222 @@
+"""A run: made, started or resumed, and reported at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agent.agent import Agent, sketch_agent
+from agent.config import TrainConfig
+from agent.execution import Execution, be_deterministic, choose_execution, pick_device
+from agent.media.curves import plot_curves
+from agent.runs.checks import check_space
+from agent.runs.cli import argument
+from agent.runs.folder import claim, clear, describe, give_up, last_checkpoint, made, proposed
+from agent.runs.load import check_networks
+from agent.runs.results import WriteResult
+from agent.runs.resume import config_from_state, differences, spaces_from_state, unread_config
+from agent.signals import AGAIN, Pause, Stop, stoppable
+from agent.storage import checkpoint
+from agent.storage.files import disk_full, sentence_of
+from agent.training.callbacks import Best, Callback, Films, HealthWarnings, Logging
+from agent.training.components import (
+    PARTS,
+    count_costs,
+    forecast,
+    steps_to_collect,
+    total_flop,
+    total_updates,
+)
+from agent.training.learner import NonFinite
+from agent.training.logger import make_logger
+from agent.training.trainer import Trainer
+from envs.errors import BadInput, EnvironmentFailed, Stopped
+from envs.preflight import Trial
+from envs.spaces import Spaces
+from envs.vector import closing
+
+
+def start(
+    config: TrainConfig,
+    wanted: Path,
+    spaces: Spaces,
+    trial: Trial,
+    saved: checkpoint.Checkpoint | None,
+    callbacks: Iterable[Callback],
+) -> Path:
+    """The run of `agent.runs.train.train`, once what needs no network is checked.
+
+    Args:
+        config: of the run.
+        wanted: its folder, new or that of the run to go on with.
+        spaces: of the environment.
+        trial: of the environment.
+        saved: a checkpoint of the run to go on with.
+        callbacks: besides the run's own.
+    """
+    device = pick_device(config.device)
+    if saved is not None:
+        check_networks(config.agent, spaces_from_state(saved.state), saved)
+    sketch = sketch_agent(config.agent, spaces)
+    costs = count_costs(sketch, config)
+    flop = total_flop(costs, config)
+    execution = choose_execution(config.learner.mode, config.precision, device, flop)
+    # What "auto" came to is the run's from now on: it goes on alike elsewhere, or longer.
+    config.learner.mode, config.precision = execution.mode, "bf16" if execution.bf16 else "fp32"
+    # Under bf16 half of it, or somewhat more.
+    activations = max(cost.held for cost in costs.values()) // (2 if execution.bf16 else 1)
+    rows = sum(chunk.size for chunk in saved.chunks) if saved else 0
+    check_space(config, sketch, activations, spaces, wanted, device, rows)
+
+    torch.compiler.reset()  # Dynamo keeps eight versions of a function, over the runs of a sweep
+    if config.deterministic:
+        be_deterministic()
+    random.seed(config.seed)  # an environment may draw from this and NumPy's
+    np.random.seed(config.seed % 2**32)
+    torch.manual_seed(config.seed)
+    agent = Agent(config.agent, spaces).eval().to(device)
+    place = contextlib.nullcontext(wanted) if saved else made(wanted, unique=config.run is None)
+    with place as folder, claim(folder):
+        _run(config, folder, agent, execution, trial, saved, callbacks)
+        report(folder, config)
+    return folder
+
+
+def _run(
+    config: TrainConfig,
+    folder: Path,
+    agent: Agent,
+    execution: Execution,
+    trial: Trial,
+    saved: checkpoint.Checkpoint | None,
+    callbacks: Iterable[Callback],
+) -> None:
+    is_new = saved is None
+    try:
+        trainer = Trainer(
+            config, folder, agent, execution, [WriteResult(), Best(), HealthWarnings()]
+        )
+    except (BadInput, EnvironmentFailed):  # of an environment's first reset
+        if is_new:
+            clear(folder)
+        raise
+    try:
+        with stoppable() as stop, ends_told(trainer, stop, is_new), closing(trainer.envs):
+            if saved is not None:
+                go_on(trainer, saved)
+            del saved
+            announce(trainer, trial, execution)
+            describe(folder, config)
+            steps = trainer.replay.steps_added
+            settings = dataclasses.asdict(config)
+            logger = make_logger(config.logger, folder, settings, trainer.epoch, steps)
+            trainer.callbacks += [Logging(logger), Films(logger), *callbacks]
+            stop.patient = True
+            trainer.run(stop)
+    finally:
+        with contextlib.suppress(OSError):  # rows are in it
+            (folder / "replay").rmdir()
+
+
+@contextlib.contextmanager
+def ends_told(trainer: Trainer, stop: Stop, is_new: bool) -> Iterator[None]:
+    """However the run ends, print what is left of it. A new run that learned nothing is removed."""
+
+    def last() -> str:
+        return last_checkpoint(trainer.folder, trainer.config)
+
+    try:
+        yield
+    except NonFinite as error:
+        raise NonFinite(f"Stopped in epoch {trainer.epoch}: {error}; {last()}.") from error
+    except EnvironmentFailed as error:
+        raise EnvironmentFailed(error.what, f"{error.remedy}; {last()}", error.trace) from error
+    except BadInput as error:
+        if stop.patient and checkpoint.newest(trainer.folder) is not None:
+            raise BadInput(f"{str(error).removesuffix('.')}; {last()}.") from error
+        if is_new:
+            clear(trainer.folder)
+        raise
+    except (KeyboardInterrupt, Pause) as end:
+        how = "Saved and stopped" if isinstance(end, Pause) else "Interrupted"
+        print(f"{how} in epoch {trainer.epoch}; {last()}.", file=sys.stderr)
+        raise (KeyboardInterrupt if stop.asked == signal.SIGINT else SystemExit(AGAIN)) from end
+    except Exception as error:  # an environment's own, say
+        if (full := disk_full(error)) is not None:
+            raise Stopped(
+                f"Stopped in epoch {trainer.epoch}: {sentence_of(full)}; free some space: {last()}."
+            ) from error
+        print(f"Stopped in epoch {trainer.epoch}; {last()}.", file=sys.stderr)
+        raise
+
+
+def go_on(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
+    """Bring the trainer to where the checkpoint stands, and say what changes.
+
+    Raises:
+        BadInput: it is damaged; nothing was written.
+    """
+    trainer.load(saved)
+    if (newest := checkpoint.newest(trainer.folder)) != saved.folder:
+        print(
+            f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up."
+        )
+        give_up(trainer.folder, saved.epoch)
+    own = config_from_state(saved.state)
+    if unread := unread_config(trainer.folder, own, trainer.config):
+        print(unread)
+    for key, before, now in differences(own, trainer.config):
+        print(f"changed: {key} was {before} and is {now} from now on")
+
+
+def announce(trainer: Trainer, trial: Trial, execution: Execution) -> None:
+    """Say what the run is, and how long it will take."""
+    config, agent = trainer.config, trainer.agent
+    sizes = ", ".join(f"{name} {n / 1e6:.2f}M" for name, n in agent.num_parameters().items())
+    print(f"{config.experiment} on {config.env.name}: {sizes}")
+    print(f"run folder: {trainer.folder}")
+    print(f"frames: {trial.frames_text}")
+    print(f"actions: {trial.actions_text}")
+    for doubt in trial.doubts():
+        print(doubt)
+    print(schedule(config))
+    # Compiling may take minutes.
+    print(f"{agent.device}, {execution.mode}, {config.precision}: ", end="", flush=True)
+    print(forecast(agent, config, trainer.learners, trainer.epoch), flush=True)
+
+
+def schedule(config: TrainConfig) -> str:
+    """What the run will do, in two lines."""
+    ac = config.agent.actor_critic
+    entropy = f"{ac.entropy_weight}"
+    if ac.entropy_half_life:
+        entropy += f" (halved every {ac.entropy_half_life:,} updates)"
+    updates = ", ".join(f"{part} {total_updates(config, part):,}" for part in PARTS)
+    n = config.collect.num_envs
+    environments = "in one environment" if n == 1 else f"by {n} environments together"
+    return (
+        f"schedule: {config.epochs} epoch{'s' * (config.epochs != 1)}, "
+        f"{steps_to_collect(config):,} steps in all, {environments}; "
+        f"updates: {updates}\n"
+        f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, "
+        f"entropy {entropy}, context {config.agent.dynamics.context}"
+    )
+
+
+def report(folder: Path, config: TrainConfig) -> None:
+    """The last words of a run."""
+    print(f"checkpoint: {checkpoint.newest(folder)}")
+    if "csv" in config.logger:
+        print(f"curves:     {plot_curves(folder)}")
+    if dreams := list((folder / "films").glob("*_dream.mp4")):
+        print(f"dream:      {max(dreams)}")
+    command = f"python scripts/evaluate.py {argument('run', folder)}"
+    print(f"evaluate:   {proposed(config, command, f'deltadream.evaluate({str(folder)!r})')}")

@@ -1,0 +1,62 @@
+"""A run from its first check to its last word. What needs no network is checked without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config import TrainConfig
+from agent.runs.folder import check_places, wanted_folder
+from agent.runs.resume import check_spaces, load_run, look_at_run, spaces_from_state
+from envs.errors import BadInput
+from envs.make import spaces_of
+from envs.preflight import try_out
+from envs.processes import end_if_imported
+
+if TYPE_CHECKING:
+    from agent.training.callbacks import Callback
+
+TRIAL_STEPS = 32  # of the environment, before anything is written
+
+
+def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callback] = ()) -> Path:
+    """Start the run of a configuration, or go on with `config.resume`, to its end.
+
+    Args:
+        config: of the run.
+        overrides: of the command line, which a resumed run takes.
+        callbacks: that watch the run, besides its own.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        BadInput: something cannot work; nothing was written.
+        NonFinite: a loss is not finite.
+        EnvironmentFailed: the environment fails.
+        Stopped: the disk is full.
+        KeyboardInterrupt, SystemExit: a signal stopped the run, which is saved.
+    """
+    end_if_imported()
+    saved, resume = None, config.resume
+    if resume is not None:
+        saved, config = look_at_run(resume, overrides)
+        check_places(saved.run)
+    config.check()
+    spaces = spaces_of(config.env, config.seed)
+    if saved is not None:
+        check_spaces(spaces_from_state(saved.state), spaces, config.env.name)
+    if config.env.evaluation_kwargs:
+        other = spaces_of(config.env.for_evaluation(), config.seed)
+        if other != spaces:
+            raise BadInput(
+                f"With env.evaluation_kwargs the environment has {other}, and without {spaces}; "
+                "both must be the same: take out what changes them."
+            )
+    wanted = saved.run if saved else wanted_folder(config)
+    trial = try_out(config.env, config.seed, TRIAL_STEPS)
+    from agent.runs.run import start  # torch takes seconds to import
+
+    saved = None if resume is None else load_run(resume, overrides)[0]
+    return start(config, wanted, spaces, trial, saved, callbacks)

@@ -1,0 +1,118 @@
+"""A run as a checkpoint, and back: networks, optimizers, replay, environments, random states."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from agent.storage import checkpoint
+from agent.storage.rng import get_random_state, set_random_state
+from agent.training.state import RunState
+from envs.errors import BadInput
+
+if TYPE_CHECKING:
+    from agent.training.trainer import Trainer
+
+CHUNK_STEPS = 1000  # of the vector environment in a file of the replay, which is in memory twice
+
+
+def save(trainer: Trainer, paused: bool) -> int:
+    """Write a checkpoint; rows of the replay that an earlier one holds are not written again.
+
+    Args:
+        trainer: whose run it is.
+        paused: whether the run stands somewhere within an epoch.
+
+    Returns:
+        Number of bytes written.
+    """
+    folder, replay, before = trainer.folder, trainer.replay, set(trainer.chunks)
+    first = trainer.chunks[-1].last if trainer.chunks else 0
+    last, oldest = replay.table.vector_steps, replay.table.oldest
+    trainer.chunks = tuple(chunk for chunk in trainer.chunks if chunk.last > oldest)
+    for start in range(max(first, oldest), last, CHUNK_STEPS):
+        stop = min(start + CHUNK_STEPS, last)
+        rows = replay.rows(start, stop)
+        trainer.chunks += (checkpoint.append_rows(folder, start, stop, rows),)
+    replay_state = replay.state_dict()
+    collector_tensors, collector_state = trainer.collector.state_dict()
+    random_tensors, random_state = get_random_state()
+    episodes = replay_state.pop("episodes")
+    tensors = {
+        "agent": trainer.agent.state_dict(),
+        **{f"{part}_optimizer": o.state_dict() for part, o in trainer.learners.items()},
+        "replay": {name: torch.from_numpy(column) for name, column in episodes.items()},
+        "collector": collector_tensors,
+        "random": random_tensors,
+    }
+    state = {
+        "config": dataclasses.asdict(trainer.config),
+        "spaces": dataclasses.asdict(trainer.agent.spaces),
+        "replay": replay_state,
+        "collector": collector_state,
+        "random": random_state,
+        "best": trainer.best,
+        "run_state": trainer.state.state_dict(),
+        "minutes": trainer.watch.minutes,
+    }
+    saved = checkpoint.save(
+        folder,
+        trainer.epoch,
+        tensors,
+        state,
+        trainer.chunks,
+        keep=trainer.config.keep,
+        best=trainer.best["epoch"],
+        paused=paused,
+    )
+    written = [chunk.size for chunk in set(trainer.chunks) - before]
+    return sum(written) + sum(file.stat().st_size for file in saved.iterdir())
+
+
+def load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
+    """Bring a trainer to where a checkpoint of its run stands.
+
+    Raises:
+        BadInput: it is damaged, or not what `save` writes.
+    """
+    try:
+        _load(trainer, saved)
+    except BadInput:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        what = " ".join(lines[0].split()).rstrip(".")
+        raise BadInput(
+            f"{saved.folder} is no checkpoint of this version ({what}); use the version that "
+            "wrote it."
+        ) from error
+
+
+def _load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
+    replay, collector = trainer.replay, trainer.collector
+    trainer.agent.load_state_dict(saved.tensors["agent"])
+    for part, learner in trainer.learners.items():
+        learner.load_state_dict(saved.tensors[f"{part}_optimizer"])
+    episodes = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
+    replay.load_state_dict(saved.state["replay"] | {"episodes": episodes})
+    for chunk in saved.chunks:
+        try:
+            rows = checkpoint.read_rows(saved.run, chunk)
+        except checkpoint.Damaged as error:
+            how = " (damaged=previous does so)"
+            raise checkpoint.advised(error, saved.folder, how) from error
+        replay.load_rows(chunk.first, rows)
+    trainer.chunks = saved.chunks
+    if not collector.load_state_dict(saved.tensors["collector"], saved.state["collector"]):
+        tqdm.write(
+            "The environments did not come back as they were; their running episodes count as "
+            "truncated."
+        )
+    trainer.epoch = saved.epoch
+    trainer.best = {name: saved.state["best"][name] for name in trainer.best}
+    trainer.state = RunState.of(saved.state["run_state"])
+    trainer.watch.minutes_before = float(saved.state["minutes"])
+    set_random_state(saved.tensors["random"], saved.state["random"])

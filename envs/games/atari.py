@@ -1,0 +1,287 @@
+"""Atari games under the protocol of Atari 100k.
+
+Sources: Kaiser et al., "Model-Based Reinforcement Learning for Atari", ICLR 2020
+(arXiv:1903.00374), the 26 games; Micheli et al., "Transformers are Sample-Efficient World Models",
+ICLR 2023 (arXiv:2209.00588), frames, no-ops and lives. The games are ALE's (`ale_py`), and so are
+the action sets, sticky actions and the limit of frames.
+"""
+
+import contextlib
+import difflib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium
+import numpy as np
+from PIL import Image
+
+from envs.errors import BadInput
+from envs.scores import RANDOM_AND_HUMAN
+
+ATARI_100K = tuple(RANDOM_AND_HUMAN)
+FRAME_RATE = 60  # raw frames a second
+
+
+# gymnasium.wrappers.AtariPreprocessing takes the maximum before it resizes, resizes by another
+# filter, and resets after a lost life.
+class AtariEnv(gymnasium.Env):
+    """An Atari game, a step of which is some raw frames under the same action.
+
+    - observation: `[size, size, 3]` uint8 in 0..255: the elementwise maximum of the step's last
+      two raw frames, each resized by Pillow's bilinear filter first; a single frame after the
+      first no-ops, and if the game ends with the step's first frame;
+    - action: one of the game's own (3 to 18), in ALE's order, 0 does nothing; or one of all 18;
+      `action_meanings` are ALE's names for them;
+    - reward: the score gained, summed over the step's frames and not clipped;
+    - terminated: the game is over, or a life was lost while others remain (`end_on_life_loss`);
+    - truncated: the game has had `max_frames` raw frames and is not over;
+    - info: `lives`; `frames`, raw ones since the game began, no-ops included; `game_continues`.
+
+    After a lost life has ended an episode, the next `reset()` goes on with the same game: it does
+    nothing for one step, whose reward is dropped. `info["game_continues"]` is true at the end of
+    such an episode, unless the limit was reached too, and false everywhere else. A `reset` with a
+    seed, after any other end or before one starts a new game; so does one whose step of doing
+    nothing ends the game or reaches the limit.
+
+    A seed given to `reset` decides everything that follows, in this process or another: the number
+    of no-ops, and sticky actions. Apart from these, ALE's first game after a seed is always the
+    same. Later ones start as ALE starts them, in a few games (Assault, for one) a little
+    differently.
+
+    Args:
+        game: its name, as in `ATARI_100K`, or another one-player game of ALE; required.
+        size: pixels of the observation's side.
+        frame_skip: raw frames of a step.
+        noops: a game begins with 1 to `noops` raw frames of doing nothing, uniformly at random.
+        max_frames: raw frames after which a game is truncated, in the middle of a step if need be.
+        end_on_life_loss: whether a lost life ends an episode.
+        sticky_actions: probability that a raw frame repeats the action of the frame before.
+        full_action_space: all 18 actions rather than those that the game reads.
+        grayscale: ALE's grey value in each of the three channels rather than colors.
+        render_mode: None, or "rgb_array": `render()` returns the raw screen, `[210, 160, 3]` uint8
+            (a few games: 250).
+
+    Raises:
+        BadInput: an argument is not of the kind or range that the message names, the game is not
+            known, or its ROM cannot be read.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": FRAME_RATE // 4}
+
+    def __init__(
+        self,
+        *,
+        game: str | None = None,
+        size: int = 64,
+        frame_skip: int = 4,
+        noops: int = 30,
+        max_frames: int = 20_000,
+        end_on_life_loss: bool = True,
+        sticky_actions: float = 0.0,
+        full_action_space: bool = False,
+        grayscale: bool = False,
+        render_mode: str | None = None,
+    ):
+        _check_number("size", size, 1024, "pixels of the observation's side")
+        _check_number("frame_skip", frame_skip, FRAME_RATE, "raw frames of a step")
+        _check_number("noops", noops, 10_000, "raw frames, the most with which a game may begin")
+        _check_number("max_frames", max_frames, 2**31 - 1, "raw frames of a game")
+        _check_switch("end_on_life_loss", end_on_life_loss)
+        _check_switch("full_action_space", full_action_space)
+        _check_switch("grayscale", grayscale)
+        if not (type(sticky_actions) in (int, float) and 0 <= sticky_actions < 1):
+            raise BadInput(
+                f"Atari was given sticky_actions={sticky_actions!r}, but a probability from 0 to "
+                "below 1 is accepted: give 0 for none, or 0.25 as is usual."
+            )
+        if render_mode not in (None, "rgb_array"):
+            raise BadInput(
+                f"Atari was given render_mode={render_mode!r}, but None and 'rgb_array' are "
+                "accepted: give one of them."
+            )
+        self.game, self.size, self.frame_skip, self.noops, self.max_frames = (
+            game,
+            size,
+            frame_skip,
+            noops,
+            max_frames,
+        )
+        self.end_on_life_loss, self.sticky_actions, self.grayscale = (
+            end_on_life_loss,
+            float(sticky_actions),
+            grayscale,
+        )
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": round(FRAME_RATE / frame_skip)}
+
+        self._rom = _rom(game)
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # for its banner at each ROM
+        self._ale = ale_py.ALEInterface()
+        self._ale.setFloat("repeat_action_probability", self.sticky_actions)
+        self._ale.setInt("max_num_frames_per_episode", max_frames)
+        self._load()
+        self._loaded = self._ale.cloneState()
+        self._game_continues = False
+        height, width = self._ale.getScreenDims()
+        # The newest two screens, which ALE draws into; `_seen` are those of the last step.
+        self._screens = np.zeros(
+            (2, height, width) if grayscale else (2, height, width, 3), np.uint8
+        )
+        self._seen = self._screens[:1]
+        self._draw = self._ale.getScreenGrayscale if grayscale else self._ale.getScreenRGB
+        self._actions = (
+            self._ale.getLegalActionSet() if full_action_space else self._ale.getMinimalActionSet()
+        )
+        self.action_meanings = tuple(action.name for action in self._actions)
+        self.action_space = gymnasium.spaces.Discrete(len(self._actions))
+        self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode: in the game that lost a life, or in a new one."""
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self._forget()
+        same_game = self._game_continues and seed is None
+        self._game_continues = False
+        if same_game:
+            self._play(ale_py.Action.NOOP)
+        if not same_game or self._ale.game_over():
+            self._start_game()
+        return self._observation(), self._info()
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        lives_before = self._ale.lives()
+        reward = self._play(self._actions[action])
+        game_over = self._ale.game_over(with_truncation=False)
+        truncated = self._ale.game_truncated() and not game_over
+        life_lost = self.end_on_life_loss and not game_over and 0 < self._ale.lives() < lives_before
+        self._game_continues = life_lost and not truncated
+        return self._observation(), reward, game_over or life_lost, truncated, self._info()
+
+    def render(self) -> np.ndarray | None:
+        """The raw screen, `[height, width, 3]` uint8; None without `render_mode="rgb_array"`."""
+        if self.render_mode is None:
+            return None
+        return self._ale.getScreenRGB()
+
+    def _load(self) -> None:
+        """Load ALE as before its first game; only now does it take a seed, for sticky actions."""
+        self._ale.setInt("random_seed", int(self.np_random.integers(2**31)))
+        self._ale.loadROM(self._rom)
+
+    def _forget(self) -> None:
+        """Restore ALE as before its first game: its own reset keeps some of the game before."""
+        if self.sticky_actions > 0:
+            self._load()
+        else:
+            self._ale.restoreState(self._loaded)  # loading takes as long as a hundred steps
+
+    def _start_game(self) -> None:
+        self._ale.reset_game()
+        for _ in range(self.np_random.integers(1, self.noops + 1)):
+            self._ale.act(ale_py.Action.NOOP)
+            if self._ale.game_over():
+                self._ale.reset_game()
+        self._seen = self._screens[:1]
+        self._draw(self._screens[0])
+
+    def _play(self, action: ale_py.Action) -> float:
+        """Play a step's raw frames, until the game is over or at its limit. Returns the score."""
+        reward, frames = 0.0, 0
+        while frames < self.frame_skip and not self._ale.game_over():
+            reward += self._ale.act(action)
+            self._draw(self._screens[frames % 2])  # each may turn out to be the last but one
+            frames += 1
+        self._seen = (
+            self._screens[:frames] if frames else self._seen
+        )  # after the end nothing is played
+        return reward
+
+    def _observation(self) -> np.ndarray:
+        """`[size, size, 3]` uint8 from the screens that were seen last."""
+        pictures = [
+            Image.fromarray(screen).resize((self.size, self.size), Image.Resampling.BILINEAR)
+            for screen in self._seen
+        ]
+        observation = np.maximum(pictures[0], pictures[-1])
+        return np.repeat(observation[:, :, None], 3, axis=2) if self.grayscale else observation
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "lives": self._ale.lives(),
+            "frames": self._ale.getEpisodeFrameNumber(),
+            "game_continues": self._game_continues,
+        }
+
+
+def _check_number(name: str, value: Any, most: int, meaning: str) -> None:
+    if type(value) is not int or not 1 <= value <= most:
+        raise BadInput(
+            f"Atari was given {name}={value!r}, but a whole number from 1 to {most} is accepted "
+            f"({meaning}): give such a number."
+        )
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise BadInput(
+            f"Atari was given {name}={value!r}, but True and False are accepted: give one of them."
+        )
+
+
+def games() -> dict[str, str]:
+    """Name -> ROM's name, of ALE's games as ale_py registers them: without two-player games."""
+    return {
+        id.removeprefix("ALE/").removesuffix("-v5"): spec.kwargs["game"]
+        for id, spec in gymnasium.registry.items()
+        if id.startswith("ALE/") and id.endswith("-v5")
+    }
+
+
+def game_of(id: str) -> str | None:
+    """The game of an id of ale_py's in any version, as Pong of Pong-ramNoFrameskip-v4."""
+    name = re.sub(
+        r"^ALE/|(-?ram)?(NoFrameskip|Deterministic)?(-v\d+)?$", "", id, flags=re.IGNORECASE
+    )
+    return {game.lower(): game for game in games()}.get(name.lower().replace("_", ""))
+
+
+def _rom(game: str | None) -> Path:
+    """Where the game's ROM lies.
+
+    Raises:
+        BadInput: there is no such game, or its ROM is missing or another.
+    """
+    names = games()
+    if game is None:
+        raise BadInput(
+            "Atari was given game=None, but the name of a game is accepted: give game=Breakout, "
+            "say, or env.game=Breakout to a command (one of envs.games.atari.ATARI_100K for the "
+            "benchmark)."
+        )
+    if game not in names:
+        spelled = {name.lower(): name for name in names}
+        near = difflib.get_close_matches(str(game).lower().replace("_", ""), spelled)
+        hint = (
+            f"did you mean {' or '.join(spelled[name] for name in near)}?"
+            if near
+            else "no name is near it"
+        )
+        raise BadInput(
+            f"Atari was given game={game!r}, but the games of ALE are accepted: {hint} "
+            "(envs.games.atari.ATARI_100K lists the benchmark's, "
+            "https://ale.farama.org/environments/complete_list all)."
+        )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the folder of ALE_ROMS_DIR
+            return ale_py.roms.get_rom_path(names[game])
+    except OSError as error:
+        raise BadInput(
+            f"The ROM of {game} cannot be read ({' '.join(str(error).split())}), but ale-py's own "
+            "is accepted: unset ALE_ROMS_DIR if it is set, or install ale-py again."
+        ) from error

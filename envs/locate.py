@@ -1,0 +1,111 @@
+"""Where in an observation the image is."""
+
+import difflib
+from typing import Any
+
+import gymnasium
+from gymnasium.spaces import Dict, Space, Tuple
+
+from envs.errors import BadInput
+from envs.images import check_layout, is_image, short
+
+PIXELS = ("auto", "observation", "render")
+READABLE = (
+    "an image [H, W], [H, W, C] or [C, H, W] between finite bounds, its own or those of env.range "
+    "(uint8, bool, integers or floats), a Dict or Tuple that holds one, or render_mode='rgb_array'"
+)
+
+Path = tuple[str | int, ...]
+"""Keys that lead from an observation to its image; () for an observation that is one."""
+
+
+def find_image(
+    space: Space, pixels: str, image: str | None, layout: str | None = None, has_range: bool = False
+) -> Path | None:
+    """Where in an observation the image is; None: it has to be rendered.
+
+    Args:
+        pixels: one of PIXELS.
+        image: the key of the image (`env.image`), if there are several; nested keys with dots
+            between.
+        layout, has_range: as in `is_image`.
+
+    Raises:
+        BadInput: `pixels`, `image` or `layout` are not accepted, there are several images, or there
+            is none where there must be one.
+    """
+    if pixels not in PIXELS:
+        raise BadInput(f"env.pixels={pixels} was given; choose one of {', '.join(PIXELS)}.")
+    if layout is not None:
+        check_layout(layout)
+    images = {
+        ".".join(map(str, path)): path
+        for path, inner in leaves(space)
+        if is_image(inner, layout, has_range)
+    }
+    if pixels == "render":
+        for key, value in (("image", image), ("layout", layout)):
+            if value is not None:
+                raise BadInput(
+                    f"env.{key}={value} was given with env.pixels=render, which shows no "
+                    "observation; leave one out."
+                )
+        return None
+    if image is not None:
+        if image in images:
+            return images[image]
+        near = difflib.get_close_matches(image, images, n=1)
+        there = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"its images are {', '.join(filter(None, images)) or 'none'}."
+        )
+        raise BadInput(
+            f"env.image={image} was given, but no image of {short(space)} has this key; {there}"
+        )
+    if len(images) > 1:
+        raise BadInput(
+            f"The observation holds the images {', '.join(images)}; give one of them, as "
+            f"env.image={next(iter(images))}."
+        )
+    if not images and layout is not None:
+        raise BadInput(
+            f"env.layout={layout} was given, but {short(space)} holds no image that can be read "
+            "so; give another, or leave it out."
+        )
+    if not images and pixels == "observation":
+        raise BadInput(
+            f"env.pixels=observation was given, but the observation space {short(space)} holds no "
+            f"image; accepted are {READABLE}: give env.pixels=render, or wrap it."
+        )
+    return next(iter(images.values()), None)
+
+
+def check_can_render(env: gymnasium.Env, pixels: str) -> None:
+    """Raises BadInput if an environment without an accepted image cannot render either."""
+    modes = env.metadata.get("render_modes") or []
+    if "rgb_array" not in modes:
+        why = (
+            "env.pixels=render was given"
+            if pixels == "render"
+            else f"The observation space {short(env.observation_space)} holds no image"
+        )
+        raise BadInput(
+            f"{why}, and the environment has no render_mode rgb_array "
+            f"({', '.join(map(str, modes)) or 'none at all'}); accepted are {READABLE}: "
+            "wrap it so that it has one of these."
+        )
+
+
+def leaves(space: Space, path: Path = ()) -> list[tuple[Path, Space]]:
+    """All spaces within, with their paths."""
+    if isinstance(space, Dict | Tuple):
+        inner = space.items() if isinstance(space, Dict) else enumerate(space)
+        return [leaf for key, within in inner for leaf in leaves(within, (*path, key))]
+    return [(path, space)]
+
+
+def part_at(observation: Any, path: Path) -> Any:
+    for key in path:
+        observation = observation[key]
+    return observation

@@ -1,0 +1,487 @@
+"""Runs started, resumed and refused, in this process. tests/scripts/ does it by the command."""
+
+import contextlib
+import dataclasses
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from agent.config import TrainConfig
+from agent.runs.folder import claim, made, wanted_folder
+from agent.runs.load import load_agent
+from agent.runs.resume import config_from_state, differences, resumed_config, unread_config
+from agent.runs.train import train
+from agent.signals import AGAIN, Stop
+from agent.storage import checkpoint
+from agent.storage.metrics import read_metrics
+from envs.errors import BadInput
+from envs.games.catch import CatchEnv
+from tests.equal import check_equal, look
+from tests.tiny import TINY_CRAFTER, leave_out_films, tiny, tiny_of
+
+pytestmark = pytest.mark.usefixtures("all_without_films")
+
+
+def resume(folder: Path, *overrides: str) -> None:
+    train(TrainConfig(resume=str(folder)), [f"resume={folder}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def all_without_films():
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_films(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, all_without_films) -> Path:
+    """Four epochs at once."""
+    folder = tmp_path_factory.mktemp("four") / "run"
+    train(tiny(f"run={folder}", "epochs=4", "keep=9"), [])
+    return folder
+
+
+@pytest.fixture
+def two(four: Path, tmp_path: Path) -> Path:
+    """The run after two of its four epochs: what came later is gone."""
+    folder = shutil.copytree(four, tmp_path / "two")
+    for epoch in (3, 4):
+        shutil.rmtree(folder / "checkpoints" / f"epoch_00000{epoch}")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["iris", "dart"])
+def test_one_and_one_epoch_of_the_others_are_two(tmp_path, agent):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny_of(agent, f"run={whole}", "epochs=2", "keep=9"), [])
+    train(tiny_of(agent, f"run={halves}", "epochs=1", "keep=9"), [])
+    resume(halves, "epochs=2")
+    check_equal(whole, halves)
+
+
+@pytest.mark.parametrize("parallel", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_and_two_epochs_are_four(four, tmp_path, parallel):
+    folder = tmp_path / "run"
+    train(tiny(f"run={folder}", "epochs=2", "keep=9", f"env.parallel={parallel}"), [])
+    resume(folder, "epochs=4")
+    check_equal(four, folder)
+
+
+def test_minutes_go_on(two):
+    """Over epochs and over processes."""
+    saved = checkpoint.load(two).state["minutes"]
+    before = [row["minutes"] for row in read_metrics(two / "metrics.csv")][:2]
+    assert 0 < before[0] < before[1] < saved
+    resume(two, "epochs=3")
+    *same, third = [row["minutes"] for row in read_metrics(two / "metrics.csv")]
+    assert same == before and saved < third < saved + 10
+
+
+class AskedAt(Stop):
+    """As if a signal came when somebody looks for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left <= 0:
+            self.asked = signal.SIGTERM
+        return super().__call__()
+
+
+@pytest.mark.slow
+def test_stopped_again_and_again(tmp_path, monkeypatch):
+    """Wherever a run is asked to stop, it goes on from there as if nothing had been."""
+    more = [
+        f"{part}.{key}=9"
+        for part in ("tokenizer", "dynamics", "policy")
+        for key in ("updates", "first_updates")
+    ]
+    arguments = ("epochs=2", "keep=9", "evaluate_every=2", *more)
+    train(tiny(f"run={tmp_path / 'whole'}", *arguments), [])
+    looks = iter(range(2, 200, 4))  # more each time: an evaluation that was cut short begins anew
+    monkeypatch.setattr(
+        "agent.runs.run.stoppable", lambda: contextlib.nullcontext(AskedAt(next(looks)))
+    )
+    folder, stages = tmp_path / "run", set()
+    config, overrides = tiny(f"run={folder}", *arguments), []
+    while config is not None:
+        try:
+            train(config, overrides)
+            config = None
+        except SystemExit as end:
+            assert end.code == AGAIN
+            saved = checkpoint.load(folder)
+            stages.add(
+                (
+                    saved.paused,
+                    saved.state["run_state"]["stage"],
+                    saved.state["run_state"]["done"] > 0,
+                )
+            )
+            if (
+                saved.epoch == 1 and saved.state["run_state"]["stage"] != "evaluate"
+            ):  # in the middle of the second: no end
+                with pytest.raises(BadInput, match="has all its 1 epochs"):
+                    resume(folder, "epochs=1")
+            config, overrides = TrainConfig(resume=str(folder)), [f"resume={folder}"]
+    within = {(True, stage, True) for stage in ("collect", "tokenizer", "dynamics", "policy")}
+    assert stages >= within | {(True, "evaluate", False)}
+    check_equal(tmp_path / "whole", folder)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "epoch_000001",
+        "epoch_000002",
+    ]
+
+
+def test_a_crash_loses_nothing_but_time(four, two):
+    """What metrics.csv and TensorBoard got after the last checkpoint does not appear twice."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert len(read_metrics(two / "metrics.csv")) == 4
+    resume(two)
+    check_equal(four, two)
+    events = EventAccumulator(str(two / "tensorboard")).Reload()
+    steps = [event.step for event in events.Scalars("tokenizer/loss")]
+    assert steps == [row["step"] for row in read_metrics(four / "metrics.csv")]
+
+
+@pytest.mark.slow
+def test_from_an_older_checkpoint(four, tmp_path, capsys):
+    """What the run did after it is given up, and said so; nothing of it remains."""
+    folder = shutil.copytree(four, tmp_path / "run")
+    assert [*folder.glob("evaluation_agent_epoch_000004*")]
+    (folder / "films").mkdir(exist_ok=True)
+    (folder / "films" / "epoch_000004_dream.mp4").touch()
+    cache = folder / "wandb" / "run-1" / "logs" / "debug-core.log"  # as Weights & Biases makes one
+    cache.parent.mkdir(parents=True)
+    cache.symlink_to(tmp_path / "elsewhere")
+    resume(folder / "checkpoints" / "epoch_000002", "epochs=3")
+    assert not [*folder.glob("evaluation_*_epoch_000004*"), *folder.glob("films/epoch_000004*")]
+    assert [*folder.glob("evaluation_agent_epoch_000003*")] and cache.is_symlink()
+    said = capsys.readouterr().out
+    assert "epoch_000002: what the run did after it, up to" in said and said.count("changed: ") == 1
+    assert "changed: epochs was 4 and is 3 from now on\n" in said
+    assert [row["epoch"] for row in read_metrics(folder / "metrics.csv")] == [1, 2, 3]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        f"epoch_00000{i}" for i in (1, 2, 3)
+    ]
+    needed = {
+        chunk.path
+        for epoch in (1, 2, 3)
+        for chunk in checkpoint.load(folder / "checkpoints" / f"epoch_00000{epoch}").chunks
+    }
+    assert {f"replay/{path.name}" for path in (folder / "replay").iterdir()} == needed
+    resume(folder, "epochs=4")
+    check_equal(four, folder)
+
+
+@pytest.mark.slow
+def test_a_memory_map_and_a_full_ring(tmp_path):
+    """The replay overwrites its oldest rows; half an episode remains of some."""
+    ring = ("replay.capacity=90", "replay.storage=memmap", "keep=1")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny(f"run={whole}", "epochs=4", *ring), [])
+    train(tiny(f"run={halves}", "epochs=3", *ring), [])
+    resume(halves, "epochs=4")
+    # Files of rows end at other places where the run did; what is held is the same.
+    ours, theirs = checkpoint.load(whole), checkpoint.load(halves)
+    for part in ("agent", "replay", "collector", "random", "policy_optimizer"):
+        for name, value in ours.tensors[part].items():
+            assert torch.equal(value, theirs.tensors[part][name]), (part, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("collect", [40, 47])
+def test_crafter(tmp_path, collect):
+    """Episodes of at most 60 steps, so that some have just ended when the checkpoint is taken."""
+    overrides = (f"collect.steps={collect}", "evaluation.episodes=1")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny(f"run={whole}", "epochs=3", *overrides, base=TINY_CRAFTER), [])
+    train(tiny(f"run={halves}", "epochs=2", *overrides, base=TINY_CRAFTER), [])
+    resume(halves, "epochs=3")
+    check_equal(whole, halves)
+
+
+@pytest.mark.slow
+def test_episodes_that_have_just_ended(tmp_path):
+    """Catch ends after 9 steps: after 27 steps of 3 environments all have just ended."""
+    overrides = ("collect.first_steps=27", "collect.steps=40")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(tiny(f"run={whole}", "epochs=2", *overrides), [])
+    train(tiny(f"run={halves}", "epochs=1", *overrides), [])
+    assert checkpoint.load(halves).tensors["collector"]["done"].all()
+    resume(halves, "epochs=2")
+    check_equal(whole, halves)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [3, None, {"tokenizer": 3}, {"tokenizer": {"kind": "no"}}, {"policy": {"kind": ["vit"]}}],
+)
+def test_a_saved_configuration_that_is_none(broken):
+    saved = dataclasses.asdict(tiny()) | {"agent": broken}
+    with pytest.raises(BadInput):
+        config_from_state({"config": saved})
+
+
+class TestWhatMayChange:
+    SAVED = tiny()
+
+    def test_some_keys(self):
+        config = resumed_config(
+            self.SAVED, ["resume=x", "epochs=9", "evaluation.episodes=3", "logger=csv", "+keep=4"]
+        )
+        expected = replace(self.SAVED, epochs=9, logger=["csv"], keep=4)
+        expected.evaluation = replace(self.SAVED.evaluation, episodes=3)
+        assert config == expected
+
+    def test_values_that_it_has_anyway(self):
+        assert (
+            resumed_config(self.SAVED, ["seed=0", "agent.policy.hidden=8", "experiment=catch"])
+            == self.SAVED
+        )
+
+    @pytest.mark.parametrize(
+        "given", ["agent=dart", "agent/policy=vit", "quantizer=fsq", "size=tiny", "env=crafter"]
+    )
+    def test_its_parts_are_its_own(self, given):
+        with pytest.raises(BadInput, match=f"^{given} was given, .* keeps its own; leave it out.$"):
+            resumed_config(self.SAVED, [given])
+        assert resumed_config(self.SAVED, ["env=gym"]) == self.SAVED  # which names none
+
+    @pytest.mark.parametrize(
+        "given",
+        ["seed=1", "agent.policy.hidden=9", "collect.num_envs=5", "env.id=x", "~seed", "run=y"],
+    )
+    def test_not_others(self, given):
+        with pytest.raises(BadInput, match="may change epochs") as refusal:
+            resumed_config(self.SAVED, [given])
+        assert str(refusal.value).startswith(f"{given} was given, but the run has ")
+
+    def test_not_the_experiment(self):
+        with pytest.raises(
+            BadInput, match="run of experiment=catch; resume it without experiment=crafter"
+        ):
+            resumed_config(self.SAVED, ["experiment=crafter"])
+
+    def test_what_is_different(self):
+        assert list(differences(self.SAVED, tiny("epochs=9", "run=elsewhere"))) == [
+            ("epochs", 2, 9)
+        ]
+        keys = [key for key, *_ in differences(self.SAVED, tiny_of("dart"))]
+        assert "agent.tokenizer.kind" in keys
+
+
+class TestFolder:
+    def test_a_lock_where_there_are_no_locks(self, tmp_path, monkeypatch):
+        """A file stands for one then, and a process of this machine that died is known."""
+        monkeypatch.setattr(
+            "fcntl.flock",
+            lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "Function not implemented")),
+        )
+        monkeypatch.setattr("agent.runs.folder.CLAIM_SECONDS", 0.1)
+        (tmp_path / "file").touch()
+
+        def dies() -> None:
+            with claim(tmp_path):
+                os._exit(0)
+
+        process = multiprocessing.get_context("fork").Process(target=dies)
+        process.start()
+        process.join()
+        lock = (tmp_path / ".lock").read_text()
+        with pytest.warns(UserWarning, match="flock"), claim(tmp_path):
+            pass
+        (tmp_path / ".lock").write_text(lock.replace(os.uname().nodename, "another-machine"))
+        with (
+            pytest.warns(UserWarning),
+            pytest.raises(
+                BadInput, match=rf"process {process.pid} is no more.*take {tmp_path}/.lock away\.$"
+            ),
+            claim(tmp_path),
+        ):
+            pass
+
+    def test_runs_of_the_same_second(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        wanted = wanted_folder(tiny())
+        assert wanted.parent == Path("runs/catch")
+        folders = []
+        for _ in range(3):
+            with made(wanted, unique=True) as folder:
+                (folder / "file").touch()
+            folders.append(folder)
+        assert [folder.name for folder in folders] == [
+            wanted.name,
+            f"{wanted.name}-2",
+            f"{wanted.name}-3",
+        ]
+        assert all(folder.is_dir() for folder in folders)
+
+    def test_by_name(self, tmp_path):
+        config = tiny(f"run={tmp_path / 'new'}")
+        for _ in range(2):  # empty as it is
+            with made(wanted_folder(config), unique=False) as folder:
+                assert folder == tmp_path / "new"
+        (tmp_path / "new" / "file").touch()
+        with pytest.raises(BadInput, match="exists already"):
+            wanted_folder(config)
+
+    def test_not_below_a_file(self, tmp_path):
+        (tmp_path / "file").touch()
+        for wanted in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises(BadInput, match="cannot be made"), made(wanted, unique=False):
+                pass
+
+
+def test_load_agent(four):
+    agent, config, saved = load_agent(four, torch.device("cpu"))
+    precision = config.precision  # what "auto" came to
+    assert precision in ("bf16", "fp32")
+    assert config == tiny(
+        f"run={four}", "epochs=4", "keep=9", f"precision={precision}", "learner.mode=eager"
+    )
+    assert not agent.training and saved.epoch == 4
+    older, _, saved = load_agent(four / "checkpoints" / "epoch_000001", torch.device("cpu"))
+    assert saved.epoch == 1
+    assert not torch.equal(older.policy.actor.weight, agent.policy.actor.weight)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [("{nops: 1}", "nops"), ("{size: 64}", "evaluation_kwargs")]
+)
+def test_the_environment_of_evaluation_is_tried_at_the_door(tmp_path, given, named):
+    overrides = (
+        "env.id=deltadream/Atari-v0",
+        "env.game=Pong",
+        "env.kwargs.size=32",
+        f"run={tmp_path / 'run'}",
+    )
+    config = tiny(*overrides)
+    config.env.evaluation_kwargs = yaml.safe_load(given)
+    with pytest.raises(BadInput, match=named):
+        train(config, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["films", "tensorboard", "README.txt", "config.yaml", "curves.png"]
+)
+def test_a_file_where_a_folder_belongs_or_the_other_way_round(two: Path, name: str):
+    place = two / name
+    if is_folder := name in ("films", "tensorboard"):
+        shutil.rmtree(place, ignore_errors=True)
+        place.touch()
+    else:
+        place.unlink(missing_ok=True)
+        place.mkdir()
+    before = look(two)
+    with pytest.raises(
+        BadInput, match=f"{name} is no {'folder' if is_folder else 'file'}; take it away"
+    ):
+        resume(two, "epochs=4")
+    assert look(two) == before
+
+
+def test_an_edited_config_does_not_count(two, capsys):
+    """It is said once, beside what the command line changes."""
+    file = two / "config.yaml"
+    text = file.read_text()
+    resume(two, "epochs=3")
+    assert "not read" not in capsys.readouterr().out
+    edited = text.replace("hidden: 8", "hidden: 16").replace("epochs: 4", "epochs: 20")
+    file.write_text(edited.replace("seed: 0\n", "sed: 0\n", 1))
+    resume(two, "epochs=4")
+    out = capsys.readouterr().out
+    (said,) = [line for line in out.splitlines() if "not read" in line]
+    assert said.startswith(f"{file} is not read but written anew") and said.endswith(
+        ": epochs=20 (4 counts), agent.policy.hidden=16 (8 counts), sed (no key of this "
+        "version), seed (missing; 0 counts)."
+    )
+    assert "changed: epochs was 3 and is 4 from now on\n" in out
+    assert checkpoint.load(two).state["config"]["agent"]["policy"]["hidden"] == 8
+    assert yaml.safe_load(file.read_text()) == yaml.safe_load(text)
+
+
+class TestWhatAConfigSaysOtherwise:
+    SAVED = tiny("tokenizer.learning_rate=0.001", "+env.kwargs.game=1e5")
+
+    def said(self, folder: Path, *changes: tuple[str, str], now: TrainConfig = SAVED) -> str | None:
+        text = OmegaConf.to_yaml(OmegaConf.structured(self.SAVED))
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        (folder / "config.yaml").write_text(text)
+        return unread_config(folder, self.SAVED, now)
+
+    def test_nothing(self, tmp_path):
+        assert self.said(tmp_path) is None
+        assert self.said(tmp_path, ("learning_rate: 0.001", "learning_rate: 1e-3")) is None
+        assert self.said(tmp_path, ("run: null", "run: moved")) is None
+        assert (
+            self.said(tmp_path, now=tiny("epochs=9")) is None
+        )  # the command line changes it, nobody the file
+
+    def test_what_the_command_line_says_too(self, tmp_path):
+        """As after a run that was resumed longer, and killed before it was saved."""
+        longer = replace(self.SAVED, epochs=9)
+        assert self.said(tmp_path, ("epochs: 2", "epochs: 9"), now=longer) is None
+        assert "epochs=7 (9 counts)" in self.said(tmp_path, ("epochs: 2", "epochs: 7"), now=longer)
+
+    @pytest.mark.parametrize("text", ["- a", "epochs: [", "1: {2: 3}", "é".encode("latin-1"), None])
+    def test_what_cannot_be_read(self, tmp_path, text):
+        if text is not None:
+            (tmp_path / "config.yaml").write_bytes(
+                text if isinstance(text, bytes) else text.encode()
+            )
+        said = unread_config(tmp_path, self.SAVED, self.SAVED)
+        assert (
+            said.endswith("it is written anew, and the checkpoint's values count.")
+            and "\n" not in said
+        )
+        assert said.startswith(f"{tmp_path / 'config.yaml'} cannot be read (")
+
+    def test_of_another_version(self, tmp_path):
+        (tmp_path / "config.yaml").write_text("epochs: many\nmodel: {layers: 3}\n")
+        said = unread_config(tmp_path, self.SAVED, self.SAVED)
+        assert (
+            "epochs='many' (2 counts), model.layers (no key of this version), experiment "
+            "(missing; catch counts)" in said
+        )
+        assert "more." in said and len(said) < 2000
+
+
+@pytest.mark.parametrize(
+    ("reward", "code", "said"),
+    [(1e9, "two_hot", "size 1e+09 all count as 4.9e+08"), (-2, "sign", "size 2 all count as 1")],
+)
+def test_rewards_that_are_cut_are_told_of_once(tmp_path, capsys, monkeypatch, reward, code, said):
+    step = CatchEnv.step
+    monkeypatch.setattr(
+        CatchEnv,
+        "step",
+        lambda self, action: (lambda seen, _, *rest: (seen, reward, *rest))(*step(self, action)),
+    )
+    train(
+        tiny(
+            f"run={tmp_path / 'run'}",
+            "epochs=3",
+            f"agent.dynamics.reward={code}",
+            "evaluate_every=9",
+        ),
+        [],
+    )
+    assert capsys.readouterr().err.count(said) == 1
