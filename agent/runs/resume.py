@@ -59,7 +59,10 @@ def look_at_run(path: str, overrides: Sequence[str]) -> tuple[checkpoint.Checkpo
     try:
         saved = checkpoint.load_exactly(checkpoint.candidates(Path(path))[0], only=())
         config = resumed_config(config_from_state(saved.state), overrides)
+        whole = config.damaged == "stop"
     except checkpoint.Damaged:
+        whole = False
+    if not whole:  # an earlier checkpoint may take its place
         saved, config = load_run(path, overrides)
     if "csv" in config.logger:
         read_metrics(saved.run / "metrics.csv")

@@ -55,10 +55,7 @@ def test_benchmark(whole: tuple[str, Path]) -> None:
 def test_another_agent_cannot_go_on(whole: tuple[str, Path]) -> None:
     _, run = whole
     result = train(f"resume={run}", "epochs=9", "agent=delta_iris", cwd=run.parent)
-    sentence = (
-        "agent=delta_iris was given, whose tokenizer is delta, but the run's is frame; "
-        "leave it out.\n"
-    )
+    sentence = "agent=delta_iris was given, and a resumed run keeps its own; leave it out.\n"
     assert (result.code, result.err) == (2, sentence)
 
 

@@ -113,7 +113,7 @@ def test_files_are_utf_8(tmp_path: Path):
     ascii = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     settings = " ".join(TINY)
     first = f"""command train {settings} epochs=1 'run="é"'"""
-    again = """command train 'resume="é"' epochs=2 agent=delta_iris"""
+    again = """command train 'resume="é"' epochs=2"""
     result = shell(f"{first} && {again}", tmp_path, **ascii)
     assert result.returncode == 0, result.stderr
     assert shell("command report runs=.", tmp_path, **ascii).returncode == 0
