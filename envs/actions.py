@@ -1,7 +1,7 @@
 """Actions of any space as choices: each factor of an action is one of a few."""
 
-import itertools
-from collections.abc import Callable, Sized
+import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ from envs.images import is_bounded, short
 from envs.spaces import times
 
 MOST = 2**16  # choices of all factors together: each has a row of an embedding, and a logit
-LABEL = 40  # letters of an action's name
 
 
 class Reading(NamedTuple):
@@ -43,9 +42,7 @@ class ChooseActions(gymnasium.ActionWrapper):
     distances, both bounds among them.
 
     Attributes:
-        names: tuples of strings, what the choices of each factor are called.
-        text: how the actions are read, a sentence's worth for people.
-        rest: see `Reading`
+        names, text, rest: see `Reading`.
 
     Raises:
         BadInput: the space is none of these, a Box without bounds, or too large.
@@ -53,9 +50,11 @@ class ChooseActions(gymnasium.ActionWrapper):
 
     def __init__(self, env: gymnasium.Env, bins: int = BINS):
         super().__init__(env)
-        self.names, self._to_env, self.text, self.rest = read(
-            env.action_space, bins, _meanings(env.unwrapped)
-        )
+        meanings = None
+        with suppress(Exception):  # whatever a stranger's raises
+            own = env.unwrapped
+            meanings = getattr(own, "action_meanings", None) or own.get_action_meanings()
+        self.names, self._to_env, self.text, self.rest = read(env.action_space, bins, meanings)
         self.action_space = MultiDiscrete([len(names) for names in self.names])
 
     def action(self, action: np.ndarray) -> Any:
@@ -63,15 +62,8 @@ class ChooseActions(gymnasium.ActionWrapper):
 
     def label(self, action: np.ndarray) -> str:
         """What an action `[F]` is called."""
-        return ", ".join(
-            names[choice] for names, choice in zip(self.names, np.ravel(action), strict=True)
-        )
-
-
-def _meanings(env: gymnasium.Env) -> Any:
-    """What an environment calls its actions: an attribute, or a method as ALE has it."""
-    with suppress(Exception):  # whatever a stranger's raises
-        return getattr(env, "action_meanings", None) or env.get_action_meanings()
+        chosen = zip(self.names, np.ravel(action), strict=True)
+        return ", ".join(names[choice] for names, choice in chosen)
 
 
 def read(space: Space, bins: int, meanings: Any = None) -> Reading:
@@ -80,99 +72,69 @@ def read(space: Space, bins: int, meanings: Any = None) -> Reading:
     Args:
         meanings: what the environment calls its actions; ignored unless a list of names.
     """
-    if isinstance(space, Discrete):
-        count, first = int(space.n), int(space.start)
-        _check_number(space, count)
-        told = isinstance(meanings, tuple | list) and len(meanings) == count
-        named = (
-            tuple(map(_short, meanings))
-            if told
-            else tuple(f"action {first + i}" for i in range(count))
-        )
-        number = space.dtype.type
-        text = f"{space}: one of {count}"
-        return Reading((named,), lambda a: number(first + int(a[0])), text, (0,))
-    if isinstance(space, MultiDiscrete):
-        sizes, first = space.nvec.ravel(), np.ravel(space.start)
-        _check_number(space, sum(map(int, sizes)))
-        names = tuple(
-            tuple(f"{i}: {start + j}" for j in range(n))
-            for i, (n, start) in enumerate(zip(sizes, first, strict=True))
-        )
-        text = f"{short(space)}: {_counted(sizes)}"
-        return Reading(
-            names,
-            lambda a: (a + first).reshape(space.shape).astype(space.dtype),
-            text,
-            (0,) * len(names),
-        )
-    if isinstance(space, MultiBinary):
-        count = int(np.prod(space.shape))
-        _check_number(space, 2 * count)
-        names = tuple((f"{i}: off", f"{i}: on") for i in range(count))
-        text = f"{space}: {_counted(names)} of two"
-        return Reading(
-            names, lambda a: a.reshape(space.shape).astype(space.dtype), text, (0,) * count
-        )
-    if isinstance(space, Box):
-        return _read_box(space, bins)
-    raise BadInput(
-        f"The environment's action space is {short(space)}, but Discrete, MultiDiscrete, "
-        "MultiBinary and a bounded Box are accepted: wrap it so that its actions are one of these."
-    )
-
-
-def _read_box(space: Box, bins: int) -> Reading:
-    if not is_bounded(space) or space.low.size == 0:
-        raise BadInput(
-            f"The environment's action space is {short(space)}, whose bounds are not finite, or "
-            "are the ends of its type: wrap it (gymnasium.wrappers.RescaleAction, say) so that "
-            "each dimension has a least and a greatest value."
-        )
-    _check_number(space, bins * space.low.size)
-    low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))
-    values = [
-        np.linspace(least, most, bins if most > least else 1)
-        for least, most in zip(low, high, strict=True)
-    ]
-    is_whole = not np.issubdtype(space.dtype, np.floating)
-    if is_whole:
-        values = [np.unique(np.rint(axis)) for axis in values]
-    names = tuple(tuple(f"{i}: {text}" for text in _written(axis)) for i, axis in enumerate(values))
-    padded = np.array(list(itertools.zip_longest(*values, fillvalue=0.0)))  # [bins, F]
-    columns = np.arange(len(values))
+    factors = _values(space, bins)
+    values, sizes = np.concatenate(factors), [len(factor) for factor in factors]
+    first = np.cumsum([0, *sizes[:-1]])  # index in `values` of each factor's first one
+    is_number = isinstance(space, Discrete) or (space.shape == () and space.dtype.kind != "f")
 
     def to_env(choices: np.ndarray) -> Any:
-        action = padded[choices, columns].reshape(space.shape).astype(space.dtype)
-        return action[()] if is_whole else action  # without axes: a number, as of sample()
+        action = values[first + choices].reshape(space.shape).astype(space.dtype)
+        return action[()] if is_number else action
 
-    return Reading(
-        names,
-        to_env,
-        f"{short(space)}: {_counted(values)} of {times([len(axis) for axis in values])} values "
-        f"(env.bins={bins})",
-        tuple(
-            int(np.abs(axis).argmin()) if axis[0] <= 0 <= axis[-1] else len(axis) // 2
-            for axis in values
-        ),
-    )
+    text = f"{short(space)}: {len(factors)} factor{'s' * (len(factors) != 1)} of {times(sizes)}"
+    rest = (0,) * len(factors)
+    if isinstance(space, Discrete):
+        are_names = isinstance(meanings, tuple | list) and len(meanings) == space.n
+        named = meanings if are_names else [f"action {value}" for value in values]
+        return Reading((tuple(map(str, named)),), to_env, text, rest)
+    texts = [[str(value) for value in factor] for factor in factors]
+    if isinstance(space, MultiBinary):
+        texts = [["off", "on"]] * len(factors)
+    elif isinstance(space, Box):
+        texts = [_written(factor) for factor in factors]
+        rest = tuple(
+            int(np.abs(factor).argmin()) if factor[0] <= 0 <= factor[-1] else len(factor) // 2
+            for factor in factors
+        )
+        text += f" values (env.bins={bins})"
+    names = tuple(tuple(f"{i}: {text}" for text in factor) for i, factor in enumerate(texts))
+    return Reading(names, to_env, text, rest)
 
 
-def _check_number(space: Space, choices: int) -> None:
-    if choices > MOST:
+def _values(space: Space, bins: int) -> list[np.ndarray]:
+    """The values of each factor, in the order of its choices."""
+    starts: Any = 0
+    if isinstance(space, Discrete):
+        counts, starts = [int(space.n)], [int(space.start)]
+    elif isinstance(space, MultiDiscrete):
+        counts, starts = space.nvec.ravel().tolist(), np.ravel(space.start)
+    elif isinstance(space, MultiBinary):
+        counts = [2] * math.prod(space.shape)
+    elif isinstance(space, Box) and is_bounded(space):
+        counts = [bins] * space.low.size
+    else:
+        counts = []
+    if not counts:
         raise BadInput(
-            f"The environment's action space is {short(space)}, which has {choices:,} choices, "
+            f"The environment's action space is {short(space)}, but Discrete, MultiDiscrete, "
+            "MultiBinary and a Box with finite bounds are accepted: wrap it "
+            "(gymnasium.wrappers.RescaleAction, say) so that its actions are one of these."
+        )
+    if sum(counts) > MOST:
+        raise BadInput(
+            f"The environment's action space is {short(space)}, which has {sum(counts):,} choices, "
             f"but {MOST:,} of all factors together are accepted: wrap it so that it has fewer."
         )
-
-
-def _short(name: Any) -> str:
-    text = " ".join(str(name).split())
-    return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
-
-
-def _counted(factors: Sized) -> str:
-    return f"{len(factors)} factor{'s' * (len(factors) != 1)}"
+    if not isinstance(space, Box):
+        starts = np.broadcast_to(starts, len(counts))
+        return [start + np.arange(n) for start, n in zip(starts, counts, strict=True)]
+    bounds = np.float64(space.low).ravel(), np.float64(space.high).ravel()
+    factors = [
+        np.linspace(*ends, bins if ends[0] < ends[1] else 1) for ends in zip(*bounds, strict=True)
+    ]
+    if space.dtype.kind != "f":
+        factors = [np.unique(np.rint(factor)) for factor in factors]
+    return factors
 
 
 def _written(values: np.ndarray) -> list[str]:

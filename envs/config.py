@@ -50,7 +50,7 @@ class EnvConfig:
     image: str | None = None
     range: list[float] | None = None
     layout: str | None = None
-    size: int | None = None
+    size: int | None = setting(None, Range(16, 1024, "16 to 1024"))
     bins: int = setting(BINS, Range(2, 255, "2 to 255"))
     parallel: bool = False
     on_error: str = "stop"

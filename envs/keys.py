@@ -36,14 +36,14 @@ class KeyMap:
     """Which keys are which action.
 
     Attributes:
-        names: Of the actions, in their order.
-        combinations: The keys to hold for each; none: the action of a moment without keys.
-        default: That action, where each has keys.
+        names: of the actions, in their order.
+        combinations: the keys to hold for each.
+        rest: the action while no key is held.
     """
 
     names: tuple[str, ...]
     combinations: tuple[tuple[str, ...], ...]
-    default: int = 0
+    rest: int
 
     def action(self, held: Sequence[str]) -> int:
         """The action of the keys that are held, in the order in which they were pressed.
@@ -51,27 +51,21 @@ class KeyMap:
         Of the actions whose keys are all among them the one with the most keys; of two the one
         that was pressed last. W, A, S and D are arrows, where there are arrows.
         """
-        arrows = any("left" in keys for keys in self.combinations)
-        pressed = [SAME_AS.get(key, key) if arrows else key for key in held]
-        order = {key: i for i, key in enumerate(pressed)}
-        possible = [a for a, keys in enumerate(self.combinations) if set(keys) <= set(pressed)]
-        found = [
-            (sorted((order[k] for k in self.combinations[a]), reverse=True), a) for a in possible
-        ]
-        return max(found, key=lambda x: (len(x[0]), x[0]), default=([], self.rest))[1]
-
-    @property
-    def rest(self) -> int:
-        """The action of a moment without keys: the one that needs none, or else the default."""
-        return self.combinations.index(()) if () in self.combinations else self.default
+        if any("left" in keys for keys in self.combinations):
+            held = [SAME_AS.get(key, key) for key in held]
+        chosen, most = self.rest, (0, [-1])
+        for action, keys in enumerate(self.combinations):
+            if keys and set(keys) <= set(held):
+                pressed = len(keys), sorted(map(held.index, keys), reverse=True)
+                if pressed > most:
+                    chosen, most = action, pressed
+        return chosen
 
     def legend(self) -> list[tuple[str, str]]:
         """(keys, name) of each action, to be read by a person."""
-        lines = []
-        for action, (name, keys) in enumerate(zip(self.names, self.combinations, strict=True)):
-            ways = [" + ".join(keys)] if keys else []
-            lines.append((" or ".join([*ways, "no key"] if action == self.rest else ways), name))
-        return lines
+        keys = [" + ".join(keys) for keys in self.combinations]
+        keys[self.rest] = f"{keys[self.rest]} or no key" if keys[self.rest] else "no key"
+        return list(zip(keys, self.names, strict=True))
 
 
 def action_names(env: gymnasium.Env) -> tuple[str, ...]:
@@ -85,7 +79,7 @@ def action_names(env: gymnasium.Env) -> tuple[str, ...]:
     if number > len(OTHERS):
         raise BadInput(
             f"The environment has {number} actions, but a keyboard has keys here for "
-            f"{len(OTHERS)}: give by=agent" + (", or a lower env.bins." if factors[1:] else ".")
+            f"{len(OTHERS)}: give by=agent, or a lower env.bins where actions are continuous."
         )
     return tuple(map(", ".join, itertools.product(*factors)))
 
@@ -97,9 +91,16 @@ def keys_of(env: gymnasium.Env) -> KeyMap:
     return key_map(action_names(env), int(rest))
 
 
-def key_map(names: Sequence[str], default: int = 0) -> KeyMap:
-    """The keys for at most 36 actions: a game's own where they are known, else 0 to 9, a to z."""
+def key_map(names: Sequence[str], rest: int = 0) -> KeyMap:
+    """The keys for at most 36 actions: a game's own where they are known, else 0 to 9, a to z.
+
+    Args:
+        names: of the actions.
+        rest: the action without a key, where each has one.
+    """
+    combinations = [(key,) for key in OTHERS[: len(names)]]
     for known in (CATCH, CRAFTER, ATARI):
         if set(names) <= set(known):
-            return KeyMap(tuple(names), tuple(known[name] for name in names), default)
-    return KeyMap(tuple(names), tuple((key,) for key in OTHERS[: len(names)]), default)
+            combinations = [known[name] for name in names]
+    rest = combinations.index(()) if () in combinations else rest
+    return KeyMap(tuple(names), tuple(combinations), rest)

@@ -27,7 +27,7 @@ class Spaces:
     def of(cls, env: gymnasium.Env) -> "Spaces":
         """Those of an environment with pictures `[H, H, C]` and MultiDiscrete actions."""
         size, _, channels = env.observation_space.shape
-        return cls(channels, size, tuple(int(n) for n in env.action_space.nvec))
+        return cls(channels, size, tuple(map(int, env.action_space.nvec)))
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -35,10 +35,8 @@ class Spaces:
         return self.channels, self.size, self.size
 
     def __str__(self) -> str:
-        actions, count = times(self.actions), len(self.actions)
-        return f"frames {self.size}×{self.size}×{self.channels}, actions {actions}" + (
-            f" ({count} factors)" if count > FEW else ""
-        )
+        text = f"frames {self.size}×{self.size}×{self.channels}, actions {times(self.actions)}"
+        return text + f" ({len(self.actions)} factors)" * (len(self.actions) > FEW)
 
 
 def times(counts: Sequence[int]) -> str:
