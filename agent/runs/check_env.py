@@ -11,10 +11,9 @@ from PIL import Image
 
 from agent.config import TrainConfig
 from agent.runs.checks import check_writable
-from envs.errors import BadInput
 from envs.make import spaces_of
-from envs.preflight import try_out
 from envs.settings import COUNT, setting
+from envs.trial import try_out
 
 WIDTH = 110
 
@@ -35,8 +34,6 @@ class CheckEnvConfig(TrainConfig):
         """As `TrainConfig.check`; also that the picture can be written."""
         super().check()
         check_writable("sheet", Path(self.sheet))
-        if not self.sheet.endswith(".png"):
-            raise BadInput(f"sheet={self.sheet} was given; give a file that ends in .png.")
 
 
 def check_env(config: CheckEnvConfig, overrides: list[str]) -> None:
@@ -48,14 +45,13 @@ def check_env(config: CheckEnvConfig, overrides: list[str]) -> None:
 
     path = Path(config.sheet)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(contact_sheet(trial)).save(path)
+    Image.fromarray(contact_sheet(trial)).save(path, format="PNG")
     print(f"{config.env.name} for experiment={config.experiment}\n")
-    for name, text in [*page(config, trial, spaces), ("picture", str(path))]:
+    for name, text in (page(config, trial, spaces) | {"picture": str(path)}).items():
         print(textwrap.fill(text, WIDTH, initial_indent=f"{name:<10}", subsequent_indent=" " * 10))
     given = [o for o in overrides if not o.startswith(("trial=", "sheet="))]
     print("\ncommand: python scripts/train.py " + shlex.join(given))
     found = problems(config, trial, spaces)
-    count = "One thing" if len(found) == 1 else str(len(found))
-    print(f"\n{count} to look at:" if found else "\nNothing stands against it.")
+    print("\nTo look at:" if found else "\nNothing stands against it.")
     for problem in found:
         print(textwrap.fill(problem, WIDTH, initial_indent="- ", subsequent_indent="  "))

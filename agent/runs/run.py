@@ -39,8 +39,8 @@ from agent.training.learner import NonFinite
 from agent.training.logger import make_logger
 from agent.training.trainer import Trainer
 from envs.errors import BadInput, EnvironmentFailed, Stopped
-from envs.preflight import Trial
 from envs.spaces import Spaces
+from envs.trial import Trial
 from envs.vector import closing
 
 
@@ -185,8 +185,8 @@ def announce(trainer: Trainer, trial: Trial, execution: Execution) -> None:
     print(f"run folder: {trainer.folder}")
     print(f"frames: {trial.frames_text}")
     print(f"actions: {trial.actions_text}")
-    for doubt in trial.doubts():
-        print(doubt)
+    for mistake in trial.mistakes():
+        print(mistake)
     print(schedule(config))
     # Compiling may take minutes.
     print(f"{agent.device}, {execution.mode}, {config.precision}: ", end="", flush=True)

@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -235,3 +239,13 @@ def test_a_range_that_a_space_does_not_declare():
 def test_no_range(bounds):
     with pytest.raises(BadInput, match=r"env.range=.*give \[least, most\]"):
         frames(Shows(IMAGE), bounds=bounds)
+
+
+def test_a_renderer_does_not_swallow_signals():
+    """As pygame would, which CartPole is drawn by."""
+    code = (
+        "import os, signal; from envs.vector import EnvConfig, make_single\n"
+        "make_single(EnvConfig(id='CartPole-v1'), 0).reset()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGTERM

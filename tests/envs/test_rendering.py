@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete
 
 from envs.errors import BadInput, EnvironmentFailed
 from envs.observations import DRAWN
-from envs.preflight import try_out
+from envs.trial import try_out
 from envs.vector import EnvConfig, make_single, make_vector
 
 OSMESA = (
@@ -102,9 +102,9 @@ def test_black_when_made_again(made: int):
         make_single(drawn(black_after=made), 0).close()  # as a run does, to know its spaces
         try_out(drawn(black_after=made), 0, 20)
     Drawn.made = 0
-    assert "seed" not in str(try_out(drawn(black_after=made, parallel=True), 0, 20).doubts())
+    assert "seed" not in str(try_out(drawn(black_after=made, parallel=True), 0, 20).mistakes())
     DRAWN.clear()
-    assert "All 23 frames are equal" in try_out(drawn(black_after=0), 0, 20).doubts()[0]
+    assert "All 23 frames are equal" in try_out(drawn(black_after=0), 0, 20).mistakes()[0]
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """A short play by random actions: what an environment is like, and what would hinder learning."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,9 +31,6 @@ class Trial:
             none did.
         limit: Gymnasium's, of an episode's steps (`max_episode_steps`), if there is one.
         failures: reports of restarts (`env.on_error=restart`).
-        rendered: whether the frames are rendered.
-        can_render: whether they could be.
-        modules: where the environment's class and its base classes are defined.
     """
 
     frames_text: str
@@ -43,39 +42,26 @@ class Trial:
     seconds: float
     differs_at: int | None
     limit: int | None
-    rendered: bool
-    can_render: bool
     failures: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
 
-    @property
-    def steps(self) -> int:
-        return len(self.rewards)
-
-    def doubts(self) -> list[str]:
+    def mistakes(self) -> list[str]:
         """Likely mistakes, however few the steps: a sentence each, with what to do about it."""
-        found = []
+        found, steps = [], len(self.rewards)
         least, most = int(self.frames.min()), int(self.frames.max())
-        other = " or env.pixels=render" if self.can_render and not self.rendered else ""
         if (self.frames == self.frames[0]).all():
             found.append(
                 f"All {len(self.frames)} frames are equal: look at them, and show what the actions "
-                f"change; env.image{other} chooses another view."
+                "change; env.image or env.pixels=render chooses another view."
             )
         elif most - least < CONTRAST:
-            remedy = (
-                "env.pixels=render shows what people see, and env.range=[0,10] spreads the values "
-                "that it uses"
-                if other
-                else "give the range that it uses, as env.range=[0,10]"
-            )
             found.append(
                 f"The frames use only {least} to {most} of 0 to 255, which is all but one colour "
-                f"to a network: {remedy}."
+                "to a network: give the range that it uses, as env.range=[0,10], or what people "
+                "see, by env.pixels=render."
             )
         if self.failures:
             found.append(
-                f"It failed {len(self.failures)} times in {self.steps} steps "
+                f"It failed {len(self.failures)} times in {steps} steps "
                 f"({self.failures[0].removesuffix('.')})."
             )
         if self.differs_at is not None:
@@ -87,30 +73,31 @@ class Trial:
         return found
 
     def warnings(self) -> list[str]:
-        """As `doubts`, and what so few steps may only not have shown."""
-        found = self.doubts()
+        """As `mistakes`, and what so few steps may only not have shown."""
+        found, steps = self.mistakes(), len(self.rewards)
         if not self.lengths and self.limit is None:
             found.append(
-                f"No episode ended within {self.steps} steps: evaluation plays episodes to their "
-                "ends, so see that each has one; env.kwargs.max_episode_steps=1000 sets a limit."
+                f"No episode ended within {steps} steps: evaluation plays episodes to their ends, "
+                "so see that each has one; env.kwargs.max_episode_steps=1000 sets a limit."
             )
         if len(self.lengths) > 1 and max(self.lengths) == 1:
             found.append(
                 f"All {len(self.lengths)} episodes ended at their first step: nothing follows from "
                 "an action, so there is no world to learn; look at when it terminates."
             )
-        if not self.rewards.any():
+        if not self.terminated and np.ptp(self.rewards) == 0:
             found.append(
-                f"No reward was other than 0 in {self.steps} random steps: an agent that never "
-                "meets one learns nothing; try more steps (trial=1000), or make the first rewards "
-                "easier to find."
+                f"Each of {steps} random steps had the reward {self.rewards[0]:.4g}, and none "
+                "terminated an episode: an agent that never meets anything else learns nothing; "
+                "try more steps (trial=1000), or reward what comes before."
+            )
+        elif not self.rewards.any():
+            found.append(
+                f"No reward was other than 0 in {steps} random steps: an agent that never meets "
+                "one learns nothing; try more steps (trial=1000), or make the first rewards easier "
+                "to find."
             )
         return found
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether all rewards were the same, and not 0."""
-        return bool(self.rewards[0] and (self.rewards == self.rewards[0]).all())
 
 
 def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
@@ -120,23 +107,14 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         BadInput: the environment cannot be made, is not what it declares, or fails and may not be
             restarted; its own error is shown.
     """
-    env = make_single(config, seed)
-    try:
+    with closing(make_single(config, seed)) as env:
         started = perf_counter()
-        first = _play(env, seed, steps)
+        first, failures = _play(env, seed, steps)
         seconds = perf_counter() - started
-        shown = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
+        texts = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
         limit = env.spec.max_episode_steps if env.spec else None
-        rendered = env.get_wrapper_attr("is_rendered")
-        can_render = "rgb_array" in (env.metadata.get("render_modes") or [])
-        modules = tuple(cls.__module__ for cls in type(env.unwrapped).__mro__)
-    finally:
-        env.close()
-    env = make_single(config, seed)
-    try:
-        second = _play(env, seed, steps)
-    finally:
-        env.close()
+    with closing(make_single(config, seed)) as env:
+        second, _ = _play(env, seed, steps)
     went_black = _is_plain(second) and (not _is_plain(first) or config.name in DRAWN)
     if went_black and not config.parallel:
         raise BadInput(
@@ -144,66 +122,48 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
             "same process: correct what it does when it is made or closed, or give "
             "env.parallel=true, a process for each."
         )
-    lengths, length, terminated = [], 0, 0
-    for seen in first:
-        if seen.reward is None:
-            length = 0
-            continue
-        length += 1
-        if seen.terminated or seen.truncated:
-            lengths.append(length)
-            terminated += seen.terminated
+    played = [seen for seen in first if seen.reward is not None]
+    ends = np.flatnonzero([seen.terminated or seen.truncated for seen in played])
     return Trial(
-        frames_text=shown[0],
-        actions_text=shown[1],
+        frames_text=texts[0],
+        actions_text=texts[1],
         frames=np.stack([seen.frame for seen in first]),
-        rewards=np.array([seen.reward for seen in first if seen.reward is not None]),
-        lengths=tuple(lengths),
-        terminated=terminated,
+        rewards=np.array([seen.reward for seen in played]),
+        lengths=tuple(np.diff(ends, prepend=-1).tolist()),
+        terminated=sum(seen.terminated for seen in played),
         seconds=seconds,
         differs_at=None if went_black else _first_difference(first, second),
         limit=limit,
-        rendered=rendered,
-        can_render=can_render,
-        failures=tuple(failure for seen in first for failure in seen.failures),
-        modules=modules,
+        failures=tuple(failures),
     )
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """After a reset, `reward` is None."""
+class _Seen(NamedTuple):
+    """What a step showed, or a reset, whose `reward` is None."""
 
     frame: np.ndarray
     reward: float | None = None
     terminated: bool = False
     truncated: bool = False
-    failures: tuple[str, ...] = ()
 
 
-def _play(env: SeededEpisodes, seed: int, steps: int) -> list[_Seen]:
+def _play(env: SeededEpisodes, seed: int, steps: int) -> tuple[list[_Seen], list[str]]:
+    """All that random actions show, and reports of failures."""
     env.action_space.seed(seed)
     seen: list[_Seen] = []
-    step = 0
+    failures: list[str] = []
     try:
-        while step < steps:
+        for _ in range(steps):
             if not seen or seen[-1].terminated or seen[-1].truncated:
-                observation, info = env.reset()
-                seen.append(_Seen(observation.copy(), failures=tuple(info.get("failures", ()))))
-            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
-            seen.append(
-                _Seen(
-                    observation.copy(),
-                    reward,
-                    terminated,
-                    truncated,
-                    tuple(info.get("failures", ())),
-                )
-            )
-            step += 1
+                frame, info = env.reset()
+                seen.append(_Seen(frame.copy()))
+                failures += info.get("failures", [])
+            frame, *outcome, info = env.step(env.action_space.sample())
+            seen.append(_Seen(frame.copy(), *outcome))
+            failures += info.get("failures", [])
     except EnvironmentFailed as error:
         raise BadInput(f"{error.what}; correct it.") from error
-    return seen
+    return seen, failures
 
 
 def _is_plain(play: list[_Seen]) -> bool:
@@ -211,14 +171,11 @@ def _is_plain(play: list[_Seen]) -> bool:
     return all((seen.frame == seen.frame[0, 0]).all() for seen in play)
 
 
-def _first_difference(one: list[_Seen], other: list[_Seen]) -> int | None:
+def _first_difference(first: list[_Seen], second: list[_Seen]) -> int | None:
+    """The step at which two plays differ; 0 is the first reset."""
     step = 0
-    for left, right in zip(one, other, strict=False):
-        step += left.reward is not None
-        ends = (
-            (left.reward, left.terminated, left.truncated),
-            (right.reward, right.terminated, right.truncated),
-        )
-        if ends[0] != ends[1] or not np.array_equal(left.frame, right.frame):
+    for one, other in zip(first, second, strict=False):
+        step += one.reward is not None
+        if one[1:] != other[1:] or not np.array_equal(one.frame, other.frame):
             return step
     return None
