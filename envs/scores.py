@@ -15,25 +15,16 @@ CRAFTER_ACHIEVEMENTS = tuple(
 )
 
 
-def crafter_success_rates(counts: np.ndarray | Sequence[Mapping[str, int]]) -> dict[str, float]:
+def crafter_success_rates(episodes: Sequence[Mapping[str, int]]) -> dict[str, float]:
     """Percentage of episodes in which each achievement was unlocked at least once.
 
     Args:
-        counts: `[episodes, 22]` counts in the order of `CRAFTER_ACHIEVEMENTS`, or one
-            `info["achievements"]` per episode.
-
-    Raises:
-        ValueError: There is no episode, or the array has another shape.
-        KeyError: A dictionary lacks an achievement.
+        episodes: `info["achievements"]` at the end of each; one or more.
     """
-    if not isinstance(counts, np.ndarray):
-        counts = np.array([[episode[name] for name in CRAFTER_ACHIEVEMENTS] for episode in counts])
-    if counts.ndim != 2 or counts.shape[1] != len(CRAFTER_ACHIEVEMENTS) or len(counts) == 0:
-        raise ValueError(
-            f"counts have shape {counts.shape}; give [episodes, 22] with one episode or more."
-        )
-    percent = 100.0 * (counts > 0).mean(axis=0)
-    return dict(zip(CRAFTER_ACHIEVEMENTS, percent.tolist(), strict=True))
+    return {
+        name: 100.0 * float(np.mean([counts[name] > 0 for counts in episodes]))
+        for name in CRAFTER_ACHIEVEMENTS
+    }
 
 
 def crafter_score(rates: Mapping[str, float]) -> float:
@@ -44,9 +35,6 @@ def crafter_score(rates: Mapping[str, float]) -> float:
 
     Args:
         rates: s_i, percent in 0..100, for each of the 22 achievements.
-
-    Raises:
-        KeyError: An achievement is missing.
     """
     percent = np.array([rates[name] for name in CRAFTER_ACHIEVEMENTS])
     return float(np.expm1(np.log1p(percent).mean()))
@@ -92,11 +80,8 @@ def human_normalized_score(game: str, score: float) -> float:
     rliable measure.
 
     Args:
-        game: One of `RANDOM_AND_HUMAN`.
-        score: Sum of an episode's rewards, unclipped, or a mean of such sums.
-
-    Raises:
-        KeyError: The benchmark does not hold the game.
+        game: one of `RANDOM_AND_HUMAN`.
+        score: sum of an episode's rewards, unclipped, or a mean of such sums.
     """
     random, human = RANDOM_AND_HUMAN[game]
     return (score - random) / (human - random)

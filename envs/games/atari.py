@@ -6,11 +6,8 @@ ICLR 2023 (arXiv:2209.00588), frames, no-ops and lives. The games are ALE's (`al
 the action sets, sticky actions and the limit of frames.
 """
 
-import contextlib
 import difflib
-import io
 import re
-from pathlib import Path
 from typing import Any
 
 import ale_py
@@ -19,9 +16,7 @@ import numpy as np
 from PIL import Image
 
 from envs.errors import BadInput
-from envs.scores import RANDOM_AND_HUMAN
 
-ATARI_100K = tuple(RANDOM_AND_HUMAN)
 FRAME_RATE = 60  # raw frames a second
 
 
@@ -40,11 +35,10 @@ class AtariEnv(gymnasium.Env):
     - truncated: the game has had `max_frames` raw frames and is not over;
     - info: `lives`; `frames`, raw ones since the game began, no-ops included; `game_continues`.
 
-    After a lost life has ended an episode, the next `reset()` goes on with the same game: it does
-    nothing for one step, whose reward is dropped. `info["game_continues"]` is true at the end of
-    such an episode, unless the limit was reached too, and false everywhere else. A `reset` with a
-    seed, after any other end or before one starts a new game; so does one whose step of doing
-    nothing ends the game or reaches the limit.
+    After a lost life has ended an episode (`game_continues`), the next `reset()` goes on with the
+    same game: it does nothing for one step, whose reward is dropped. A `reset` with a seed, after
+    any other end or before one starts a new game; so does one whose step of doing nothing ends the
+    game or reaches the limit.
 
     A seed given to `reset` decides everything that follows, in this process or another: the number
     of no-ops, and sticky actions. Apart from these, ALE's first game after a seed is always the
@@ -52,7 +46,7 @@ class AtariEnv(gymnasium.Env):
     differently.
 
     Args:
-        game: its name, as in `ATARI_100K`, or another one-player game of ALE; required.
+        game: its name, as Breakout, of a one-player game of ALE; required.
         size: pixels of the observation's side.
         frame_skip: raw frames of a step.
         noops: a game begins with 1 to `noops` raw frames of doing nothing, uniformly at random.
@@ -65,8 +59,7 @@ class AtariEnv(gymnasium.Env):
             (a few games: 250).
 
     Raises:
-        BadInput: an argument is not of the kind or range that the message names, the game is not
-            known, or its ROM cannot be read.
+        BadInput: the game is not known, or a number is out of its range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FRAME_RATE // 4}
@@ -85,51 +78,30 @@ class AtariEnv(gymnasium.Env):
         grayscale: bool = False,
         render_mode: str | None = None,
     ):
-        _check_number("size", size, 1024, "pixels of the observation's side")
-        _check_number("frame_skip", frame_skip, FRAME_RATE, "raw frames of a step")
-        _check_number("noops", noops, 10_000, "raw frames, the most with which a game may begin")
-        _check_number("max_frames", max_frames, 2**31 - 1, "raw frames of a game")
-        _check_switch("end_on_life_loss", end_on_life_loss)
-        _check_switch("full_action_space", full_action_space)
-        _check_switch("grayscale", grayscale)
-        if not (type(sticky_actions) in (int, float) and 0 <= sticky_actions < 1):
+        numbers = {"size": size, "frame_skip": frame_skip, "noops": noops, "max_frames": max_frames}
+        for name, value in numbers.items():
+            if not isinstance(value, int) or value < 1:
+                raise BadInput(f"Atari was given {name}={value!r}; give a whole number from 1 on.")
+        if not 0 <= sticky_actions < 1:
             raise BadInput(
-                f"Atari was given sticky_actions={sticky_actions!r}, but a probability from 0 to "
-                "below 1 is accepted: give 0 for none, or 0.25 as is usual."
+                f"Atari was given sticky_actions={sticky_actions!r}; give a probability below 1."
             )
-        if render_mode not in (None, "rgb_array"):
-            raise BadInput(
-                f"Atari was given render_mode={render_mode!r}, but None and 'rgb_array' are "
-                "accepted: give one of them."
-            )
-        self.game, self.size, self.frame_skip, self.noops, self.max_frames = (
-            game,
-            size,
-            frame_skip,
-            noops,
-            max_frames,
-        )
-        self.end_on_life_loss, self.sticky_actions, self.grayscale = (
-            end_on_life_loss,
-            float(sticky_actions),
-            grayscale,
-        )
-        self.render_mode = render_mode
+        self.size, self.frame_skip, self.noops = size, frame_skip, noops
+        self.end_on_life_loss, self.sticky_actions = end_on_life_loss, sticky_actions
+        self.grayscale, self.render_mode = grayscale, render_mode
         self.metadata = {**self.metadata, "render_fps": round(FRAME_RATE / frame_skip)}
 
-        self._rom = _rom(game)
+        self._rom = ale_py.roms.get_rom_path(_rom_name(game))
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # for its banner at each ROM
         self._ale = ale_py.ALEInterface()
-        self._ale.setFloat("repeat_action_probability", self.sticky_actions)
+        self._ale.setFloat("repeat_action_probability", sticky_actions)
         self._ale.setInt("max_num_frames_per_episode", max_frames)
         self._load()
         self._loaded = self._ale.cloneState()
         self._game_continues = False
-        height, width = self._ale.getScreenDims()
+        shape = self._ale.getScreenDims() if grayscale else (*self._ale.getScreenDims(), 3)
         # The newest two screens, which ALE draws into; `_seen` are those of the last step.
-        self._screens = np.zeros(
-            (2, height, width) if grayscale else (2, height, width, 3), np.uint8
-        )
+        self._screens = np.zeros((2, *shape), np.uint8)
         self._seen = self._screens[:1]
         self._draw = self._ale.getScreenGrayscale if grayscale else self._ale.getScreenRGB
         self._actions = (
@@ -144,14 +116,16 @@ class AtariEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode: in the game that lost a life, or in a new one."""
         super().reset(seed=seed, options=options)
-        if seed is not None:
-            self._forget()
-        same_game = self._game_continues and seed is None
-        self._game_continues = False
-        if same_game:
+        if self._game_continues and seed is None:
             self._play(ale_py.Action.NOOP)
-        if not same_game or self._ale.game_over():
+        if seed is not None:  # ALE as before its first game: its own reset keeps some of the last
+            if self.sticky_actions > 0:
+                self._load()
+            else:
+                self._ale.restoreState(self._loaded)  # loading takes as long as a hundred steps
+        if not self._game_continues or seed is not None or self._ale.game_over():
             self._start_game()
+        self._game_continues = False
         return self._observation(), self._info()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -164,29 +138,18 @@ class AtariEnv(gymnasium.Env):
         return self._observation(), reward, game_over or life_lost, truncated, self._info()
 
     def render(self) -> np.ndarray | None:
-        """The raw screen, `[height, width, 3]` uint8; None without `render_mode="rgb_array"`."""
-        if self.render_mode is None:
-            return None
-        return self._ale.getScreenRGB()
+        """The raw screen, `[height, width, 3]` uint8; None without a render mode."""
+        return None if self.render_mode is None else self._ale.getScreenRGB()
 
     def _load(self) -> None:
         """Load ALE as before its first game; only now does it take a seed, for sticky actions."""
         self._ale.setInt("random_seed", int(self.np_random.integers(2**31)))
         self._ale.loadROM(self._rom)
 
-    def _forget(self) -> None:
-        """Restore ALE as before its first game: its own reset keeps some of the game before."""
-        if self.sticky_actions > 0:
-            self._load()
-        else:
-            self._ale.restoreState(self._loaded)  # loading takes as long as a hundred steps
-
     def _start_game(self) -> None:
         self._ale.reset_game()
         for _ in range(self.np_random.integers(1, self.noops + 1)):
             self._ale.act(ale_py.Action.NOOP)
-            if self._ale.game_over():
-                self._ale.reset_game()
         self._seen = self._screens[:1]
         self._draw(self._screens[0])
 
@@ -197,16 +160,15 @@ class AtariEnv(gymnasium.Env):
             reward += self._ale.act(action)
             self._draw(self._screens[frames % 2])  # each may turn out to be the last but one
             frames += 1
-        self._seen = (
-            self._screens[:frames] if frames else self._seen
-        )  # after the end nothing is played
+        if frames:  # after the end nothing is played
+            self._seen = self._screens[:frames]
         return reward
 
     def _observation(self) -> np.ndarray:
         """`[size, size, 3]` uint8 from the screens that were seen last."""
+        size = self.size, self.size
         pictures = [
-            Image.fromarray(screen).resize((self.size, self.size), Image.Resampling.BILINEAR)
-            for screen in self._seen
+            Image.fromarray(screen).resize(size, Image.Resampling.BILINEAR) for screen in self._seen
         ]
         observation = np.maximum(pictures[0], pictures[-1])
         return np.repeat(observation[:, :, None], 3, axis=2) if self.grayscale else observation
@@ -217,21 +179,6 @@ class AtariEnv(gymnasium.Env):
             "frames": self._ale.getEpisodeFrameNumber(),
             "game_continues": self._game_continues,
         }
-
-
-def _check_number(name: str, value: Any, most: int, meaning: str) -> None:
-    if type(value) is not int or not 1 <= value <= most:
-        raise BadInput(
-            f"Atari was given {name}={value!r}, but a whole number from 1 to {most} is accepted "
-            f"({meaning}): give such a number."
-        )
-
-
-def _check_switch(name: str, value: Any) -> None:
-    if type(value) is not bool:
-        raise BadInput(
-            f"Atari was given {name}={value!r}, but True and False are accepted: give one of them."
-        )
 
 
 def games() -> dict[str, str]:
@@ -245,43 +192,18 @@ def games() -> dict[str, str]:
 
 def game_of(id: str) -> str | None:
     """The game of an id of ale_py's in any version, as Pong of Pong-ramNoFrameskip-v4."""
-    name = re.sub(
-        r"^ALE/|(-?ram)?(NoFrameskip|Deterministic)?(-v\d+)?$", "", id, flags=re.IGNORECASE
-    )
-    return {game.lower(): game for game in games()}.get(name.lower().replace("_", ""))
+    version = r"^ALE/|(-?ram)?(NoFrameskip|Deterministic)?(-v\d+)?$"
+    name = re.sub(version, "", id, flags=re.IGNORECASE).lower().replace("_", "")
+    return {game.lower(): game for game in games()}.get(name)
 
 
-def _rom(game: str | None) -> Path:
-    """Where the game's ROM lies.
-
-    Raises:
-        BadInput: there is no such game, or its ROM is missing or another.
-    """
+def _rom_name(game: str | None) -> str:
+    """What ALE calls the game's ROM. Raises BadInput if there is no such game."""
     names = games()
-    if game is None:
-        raise BadInput(
-            "Atari was given game=None, but the name of a game is accepted: give game=Breakout, "
-            "say, or env.game=Breakout to a command (one of envs.games.atari.ATARI_100K for the "
-            "benchmark)."
-        )
-    if game not in names:
-        spelled = {name.lower(): name for name in names}
-        near = difflib.get_close_matches(str(game).lower().replace("_", ""), spelled)
-        hint = (
-            f"did you mean {' or '.join(spelled[name] for name in near)}?"
-            if near
-            else "no name is near it"
-        )
-        raise BadInput(
-            f"Atari was given game={game!r}, but the games of ALE are accepted: {hint} "
-            "(envs.games.atari.ATARI_100K lists the benchmark's, "
-            "https://ale.farama.org/environments/complete_list all)."
-        )
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints the folder of ALE_ROMS_DIR
-            return ale_py.roms.get_rom_path(names[game])
-    except OSError as error:
-        raise BadInput(
-            f"The ROM of {game} cannot be read ({' '.join(str(error).split())}), but ale-py's own "
-            "is accepted: unset ALE_ROMS_DIR if it is set, or install ale-py again."
-        ) from error
+    if game in names:
+        return names[game]
+    near = game_of(str(game)) or next(iter(difflib.get_close_matches(str(game), names)), None)
+    raise BadInput(
+        f"Atari was given game={game!r}; give the name of a game of ALE, as "
+        f"env.game={near or 'Breakout'} (https://ale.farama.org/environments/complete_list)."
+    )

@@ -39,21 +39,16 @@ class CrafterEnv(gymnasium.Env):
         render_mode: None, or "rgb_array": `render()` returns `[576, 576, 3]` uint8.
 
     Raises:
-        BadInput: `length` is not a positive whole number, or `size` not a whole number from 9 on.
+        BadInput: `length` is below 1, or `size` below 9.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, length: int = 10_000, size: int = SIZE, render_mode: str | None = None):
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        if length < 1 or size < CELLS:
             raise BadInput(
-                f"Crafter was given length={length!r}, but an episode has a whole number of steps, "
-                "1 or more: give such a number (the paper's is 10000)."
-            )
-        if not isinstance(size, int) or isinstance(size, bool) or size < CELLS:
-            raise BadInput(
-                f"Crafter was given size={size!r}, but shows {CELLS} × {CELLS} cells of a pixel or "
-                f"more: give a whole number from {CELLS} on (the paper's is {SIZE})."
+                f"Crafter was given length={length} and size={size}; give a length of 1 step or "
+                f"more (the paper's is 10000) and a size of {CELLS} pixels or more ({SIZE})."
             )
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
@@ -75,14 +70,8 @@ class CrafterEnv(gymnasium.Env):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         observation, reward, done, info = self._game.step(action)
         terminated = info["discount"] == 0
-        truncated = done and not terminated
-        return (
-            observation,
-            float(reward),
-            terminated,
-            truncated,
-            {"achievements": info["achievements"]},
-        )
+        achievements = {"achievements": info["achievements"]}
+        return observation, float(reward), terminated, done and not terminated, achievements
 
     def render(self) -> np.ndarray | None:
         """The present view, `[576, 576, 3]` uint8; None without `render_mode="rgb_array"`."""

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,29 +12,18 @@ from envs.scores import (
 
 
 def test_rates_by_hand():
-    # Four episodes: wood is collected in three of them (2, 1, 0 and 7 pieces), sleep ended in one.
-    counts = np.zeros((4, 22), np.int64)
-    counts[:, CRAFTER_ACHIEVEMENTS.index("collect_wood")] = 2, 1, 0, 7
-    counts[2, CRAFTER_ACHIEVEMENTS.index("wake_up")] = 1
-    rates = crafter_success_rates(counts)
-    assert tuple(rates) == CRAFTER_ACHIEVEMENTS
-    assert rates["collect_wood"] == 75.0
-    assert rates["wake_up"] == 25.0
-    assert sum(rates.values()) == 100.0
-
-
-def test_dictionaries_and_arrays_give_the_same():
-    counts = np.random.default_rng(0).integers(0, 3, (5, 22))
-    # Entries in reverse: names decide, not their order.
-    episodes = [dict(reversed(list(zip(CRAFTER_ACHIEVEMENTS, row)))) for row in counts.tolist()]
-    assert crafter_success_rates(episodes) == crafter_success_rates(counts)
+    """Of four episodes wood is collected in three (2, 1, 0 and 7 pieces), sleep ended in one."""
+    none = dict.fromkeys(CRAFTER_ACHIEVEMENTS, 0)
+    episodes = [none | {"collect_wood": wood} for wood in (2, 1, 0, 7)]
+    episodes[2]["wake_up"] = 1
+    rates = crafter_success_rates(episodes)
+    assert rates == none | {"collect_wood": 75.0, "wake_up": 25.0}
 
 
 def test_score_by_hand():
-    # Eleven achievements at 0 % and eleven at 99 %: the mean of ln(1) = 0 and ln(100) is ln(10),
-    # so the score is 10 - 1 = 9 (the arithmetic mean would be 49.5).
+    """Half of the achievements at 0 %, half at 99 %: the mean of ln(1) and ln(100) is ln(10)."""
     rates = {name: 99.0 * (index % 2) for index, name in enumerate(CRAFTER_ACHIEVEMENTS)}
-    assert crafter_score(rates) == pytest.approx(9.0)
+    assert crafter_score(rates) == pytest.approx(9.0)  # the arithmetic mean would be 49.5
 
 
 @given(st.floats(0, 100))
@@ -43,15 +31,8 @@ def test_equal_rates_are_their_own_score(rate: float):
     assert crafter_score(dict.fromkeys(CRAFTER_ACHIEVEMENTS, rate)) == pytest.approx(rate, abs=1e-9)
 
 
-@pytest.mark.parametrize("shape", [(0, 22), (3, 21), (22,)])
-def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="episodes, 22"):
-        crafter_success_rates(np.zeros(shape))
-
-
 @pytest.mark.parametrize(
-    ("game", "score", "normalized"),
-    [("Boxing", 0.1, 0.0), ("Boxing", 6.1, 0.5), ("Freeway", 59.2, 2.0), ("Pong", -20.7, 0.0)],
+    ("game", "score", "normalized"), [("Boxing", 6.1, 0.5), ("Freeway", 59.2, 2.0)]
 )
 def test_human_normalized_score_by_hand(game, score, normalized):
     assert human_normalized_score(game, score) == pytest.approx(normalized)
