@@ -40,12 +40,12 @@ class Dreams:
         self._run = captured(compiled(self._advance, execution), execution, agent.device)
 
     def begin(self, rows: Sequence[int], starts: Segment, keys: Sequence[int]) -> np.ndarray:
-        """New episodes in some of the N.
+        """Begin new episodes in M of the N rows.
 
         Args:
-            rows: M of them.
-            starts: real frames [M, T], of `StartStates.segment`.
-            keys: from 0 to 2^63 − 1; what an episode draws follows from its own.
+            rows: [M].
+            starts: Real frames [M, T], of `StartStates.segment`.
+            keys: [M] from 0 to 2^63 − 1; what an episode draws follows from its own.
 
         Returns:
             Their first pictures, [M, H, W, C] uint8.
@@ -54,7 +54,7 @@ class Dreams:
         where, drawn = torch.tensor(rows, device=device), torch.tensor(keys, device=device)
         with autocast(self.execution, device):
             frames = self.world.start(self.state, where, starts.to(device), drawn)
-        return to_pictures(frames).cpu().numpy()
+        return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A step of all N by actions [N, F].
@@ -62,19 +62,14 @@ class Dreams:
         Returns:
             Pictures [N, H, W, C] uint8, rewards [N] float32, ends [N] bool.
         """
-        given = torch.as_tensor(actions, dtype=torch.int64).to(self.agent.device)
-        pictures, rewards, ends = self._run(given)
+        pictures, rewards, ends = self._run(torch.as_tensor(actions).to(self.agent.device))
         return pictures.cpu().numpy(), rewards.cpu().numpy(), ends.cpu().numpy()
 
     def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with autocast(self.execution, self.agent.device):
             outcome = self.world.step(self.state, actions)
-        return to_pictures(outcome.frames), outcome.rewards, outcome.ends
-
-
-def to_pictures(frames: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, H, W, C]."""
-    return frames.permute(0, 2, 3, 1).contiguous()
+        pictures = outcome.frames.permute(0, 2, 3, 1).contiguous()
+        return pictures, outcome.rewards, outcome.ends
 
 
 def dreams_of(
@@ -87,15 +82,12 @@ def dreams_of(
     """Dreams of a run's world, in the precision of the run if the device has it.
 
     Args:
-        run: a run's folder (its newest checkpoint) or a checkpoint's.
-        number: of episodes at a time.
+        run: A run's folder (its newest checkpoint) or a checkpoint's.
+        number: Of episodes at a time.
         starts: "anywhere" in the run's replay, at an episode's "first" frame, or what
             `given_starts` takes.
-        mode: as a learner's; "auto": captured on CUDA, eager on a CPU.
+        mode: As a learner's; "auto": captured on CUDA, eager on a CPU.
         device: auto, cpu, cuda, …
-
-    Raises:
-        BadInput: anything of this is not to be had.
     """
     where = pick_device(device)
     agent, config, saved = load_networks(run, where)

@@ -15,11 +15,10 @@ from gymnasium.vector.utils import batch_space
 
 from agent.dream.batch import Dreams, dreams_of
 from agent.dream.starts import given_starts
-from agent.media.pictures import to_rgb
+from agent.media.pictures import enlarged, to_rgb
 from envs.errors import BadInput
 
 SHOWN = 256  # pixels, of a rendered picture's side, about
-
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 10}
 
 
@@ -51,13 +50,13 @@ class DreamEnv(gymnasium.Env):
         return self._picture.copy(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        pictures, rewards, ends = self.dreams.step(checked(self.dreams, [action]))
+        pictures, rewards, ends = self.dreams.step(checked(action, self.action_space, self.dreams))
         self._picture = pictures[0]
         return self._picture.copy(), float(rewards[0]), bool(ends[0]), False, {}
 
     def render(self) -> np.ndarray | None:
         """The observation, enlarged, [h, w, 3] uint8; None without a render mode."""
-        return None if self.render_mode is None else enlarged(self._picture)
+        return None if self.render_mode is None else rendered(self._picture)
 
 
 class DreamVectorEnv(VectorEnv):
@@ -76,7 +75,10 @@ class DreamVectorEnv(VectorEnv):
         render_mode: str | None = None,
     ) -> None:
         self.dreams, self.render_mode = dreams, render_mode
-        self.autoreset_mode, self.limit = autoreset(autoreset_mode), time_limit(max_episode_steps)
+        self.limit = np.inf if max_episode_steps in (None, -1) else max_episode_steps
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            raise BadInput("autoreset_mode=Disabled was given; give NextStep or SameStep.")
         self.metadata = METADATA | {"autoreset_mode": self.autoreset_mode}
         self.num_envs = dreams.number
         self.single_observation_space, self.single_action_space = spaces(dreams)
@@ -103,13 +105,11 @@ class DreamVectorEnv(VectorEnv):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
-        chosen = np.flatnonzero(mask).tolist()
-        for i in chosen:
+        for i in np.flatnonzero(mask):
             if seeds[i] is not None or self._generators[i] is None:
                 self._generators[i] = seeding.np_random(seeds[i])[0]
-        generators = [self._generators[i] for i in chosen]
-        self._pictures[mask] = begin(self.dreams, chosen, generators, options)
-        self.steps[mask], self.ended[mask] = 0, False
+        self._begin(mask, options)
+        self.ended[mask] = False
         return self._pictures.copy(), {}
 
     def step(
@@ -117,31 +117,35 @@ class DreamVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if None in self._generators:
             raise gymnasium.error.ResetNeeded("Call reset before the first step.")
-        self._pictures, rewards, terminated = self.dreams.step(checked(self.dreams, actions))
+        given = checked(actions, self.action_space, self.dreams)
+        self._pictures, rewards, terminated = self.dreams.step(given)
         self.steps += 1
         truncated, infos = self.steps >= self.limit, {}
-        again = self.ended
+        begins = self.ended
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            rewards = np.where(again, 0, rewards)
-            terminated, truncated = terminated & ~again, truncated & ~again
+            rewards = np.where(begins, 0, rewards)
+            terminated, truncated = terminated & ~begins, truncated & ~begins
             self.ended = terminated | truncated
-        else:
-            again = terminated | truncated
+        elif (begins := terminated | truncated).any():
             final = np.full(self.num_envs, None, object)
-            for i in np.flatnonzero(again):
+            for i in np.flatnonzero(begins):
                 final[i] = self._pictures[i].copy()
-            if again.any():
-                infos = {"final_obs": final, "_final_obs": again}
-                infos |= {"final_info": {}, "_final_info": again}
-        if again.any():
-            rows = np.flatnonzero(again).tolist()
-            self._pictures[rows] = begin(self.dreams, rows, [self._generators[i] for i in rows])
-            self.steps[rows] = 0
+            infos = {"final_obs": final, "_final_obs": begins}
+            infos |= {"final_info": {}, "_final_info": begins}
+        if begins.any():
+            self._begin(begins)
         return self._pictures.copy(), rewards.astype(np.float64), terminated, truncated, infos
+
+    def _begin(self, mask: np.ndarray, options: dict[str, Any] | None = None) -> None:
+        rows = np.flatnonzero(mask).tolist()
+        self._pictures[mask] = begin(
+            self.dreams, rows, [self._generators[i] for i in rows], options
+        )
+        self.steps[mask] = 0
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The observations, enlarged; None without a render mode."""
-        return None if self.render_mode is None else tuple(map(enlarged, self._pictures))
+        return None if self.render_mode is None else tuple(map(rendered, self._pictures))
 
 
 def make_dream(run: str | Path, render_mode: str | None = None, **options: Any) -> DreamEnv:
@@ -158,9 +162,6 @@ def make_dreams(
     **options: Any,
 ) -> DreamVectorEnv:
     """Many of them; as `DreamVectorEnv` and `make_dream`."""
-    if num_envs < 1:
-        raise BadInput(f"num_envs={num_envs} was given; give 1 or more.")
-    time_limit(max_episode_steps), autoreset(autoreset_mode)  # before the run is read
     dreams = dreams_of(run, num_envs, **options)
     return DreamVectorEnv(dreams, max_episode_steps, autoreset_mode, render_mode)
 
@@ -192,43 +193,16 @@ def begin(
     return dreams.begin(rows, segment, [key for _, key in drawn])
 
 
-def checked(dreams: Dreams, actions: Any) -> np.ndarray:
-    """The actions as [N, F] int64; others than the space's would stop a device.
-
-    Raises:
-        BadInput: they are others.
-    """
-    choices = dreams.agent.spaces.actions
-    given, expected = np.asarray(actions), (dreams.number, len(choices))
-    own = given[:, None] if given.ndim == 1 else given
-    whole = np.issubdtype(own.dtype, np.integer)
-    if not whole or own.shape != expected or not np.all((0 <= own) & (own < np.array(choices))):
+def checked(actions: Any, space: gymnasium.Space, dreams: Dreams) -> np.ndarray:
+    """The actions as [N, F] int64. One outside its space would stop a GPU: it raises BadInput."""
+    given = np.asarray(actions)
+    if given not in space:
         raise BadInput(
-            f"The actions {given.tolist()} were given; give {dreams.number} of whole numbers, each "
-            f"from 0 to {', '.join(str(n - 1) for n in choices)}."
+            f"The actions {given.tolist()} were given; give {dreams.number} of {spaces(dreams)[1]}."
         )
-    return own.astype(np.int64)
+    return given.astype(np.int64).reshape(dreams.number, -1)
 
 
-def autoreset(mode: AutoresetMode | str) -> AutoresetMode:
-    """The mode. Raises BadInput for one that is not to be had here."""
-    mine = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
-    if mode not in (*mine, *(known.value for known in mine)):
-        accepted = ", ".join(known.value for known in mine)
-        raise BadInput(f"autoreset_mode={mode} was given; give one of {accepted}.")
-    return AutoresetMode(mode)
-
-
-def time_limit(steps: int | None) -> float:
-    """Of an episode; infinite for None or −1."""
-    if steps in (None, -1):
-        return np.inf
-    if steps < 1:
-        raise BadInput(f"max_episode_steps={steps} was given; give 1 or more, or -1 for no limit.")
-    return steps
-
-
-def enlarged(picture: np.ndarray) -> np.ndarray:
+def rendered(picture: np.ndarray) -> np.ndarray:
     """[H, W, C] -> a picture of about `SHOWN` pixels a side, [h, w, 3]."""
-    scale = max(1, SHOWN // picture.shape[0])
-    return to_rgb(picture).repeat(scale, axis=0).repeat(scale, axis=1)
+    return enlarged(to_rgb(picture), max(1, SHOWN // picture.shape[0]))

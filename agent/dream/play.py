@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from agent.config import TrainConfig
 from agent.config.training import check_choice
-from agent.dream.window import Window
+from agent.dream.window import PlayerWindow
 from agent.media.films import FORMATS, write_video
 from agent.runs.checks import check_writable
 from agent.runs.resume import (
@@ -24,7 +23,6 @@ from agent.runs.resume import (
     spaces_from_state,
 )
 from agent.storage import checkpoint
-from agent.training.progress import progress
 from envs.config import EnvConfig
 from envs.errors import BadInput
 from envs.keys import KeyMap, keys_of
@@ -33,14 +31,10 @@ from envs.settings import COUNT, SEED, WEIGHT, Range, check_values, setting
 from envs.spaces import Spaces
 
 if TYPE_CHECKING:
-    from agent.dream.player import Choose, PlayerStep
+    from agent.dream.player import Choose
 
 FILM_STEPS = 200
-GIF_STEPS = 2000  # all frames of a GIF are in memory at once
 FPS = 15  # where the environment does not say how fast it is for people
-
-Label = Callable[[np.ndarray], str]
-"""What an action [F] is called."""
 
 
 @dataclass
@@ -88,27 +82,14 @@ class PlayConfig:
                 "give run=<a run's folder, or a checkpoint's>."
             )
         if self.wake_every is not None and self.where != "both":
-            raise BadInput(
-                f"wake_every={self.wake_every} was given with where={self.where}; it is for "
-                "where=both."
-            )
+            raise BadInput(f"wake_every={self.wake_every} was given; it is for where=both.")
         if self.video is None:
             return
         path = Path(self.video)
         if self.by == "keyboard":
-            raise BadInput(
-                f"video={path} was given with by=keyboard, which needs a window; give by=agent, or "
-                "no video=."
-            )
+            raise BadInput(f"video={path} was given with by=keyboard; give by=agent, or no video.")
         if path.suffix not in FORMATS:
-            raise BadInput(
-                f"video={path} was given; give a file that ends in {' or '.join(FORMATS)}."
-            )
-        if path.suffix == ".gif" and (self.steps or 0) > GIF_STEPS:
-            raise BadInput(
-                f"steps={self.steps} is too long for a GIF; give at most {GIF_STEPS}, or "
-                "video=<a file .mp4>."
-            )
+            raise BadInput(f"video={path} was given; give a file that ends in .mp4 or .gif.")
         check_writable("video", path)
 
 
@@ -126,7 +107,8 @@ def play(config: PlayConfig, overrides: list[str]) -> None:
     temperature = settings.temperature if config.temperature is None else config.temperature
     with ExitStack() as stack:
         if config.video is None:
-            window = stack.enter_context(Window(f"{env_config.name}, {config.where}"))
+            window = PlayerWindow(f"{env_config.name}, {config.where}")
+            stack.callback(window.close)
         make = make_rendered if config.where == "real" else make_single
         env = make(env_config, config.seed)
         stack.callback(env.close)
@@ -134,7 +116,6 @@ def play(config: PlayConfig, overrides: list[str]) -> None:
             check_spaces(spaces, Spaces.of(env), env_config.name)
         keys = keys_of(env) if config.by == "keyboard" else None
         fps = config.fps or env.metadata.get("render_fps") or FPS
-        label = env.get_wrapper_attr("label")
 
         import torch  # takes seconds
 
@@ -150,55 +131,20 @@ def play(config: PlayConfig, overrides: list[str]) -> None:
             choose = player.by_agent(agent, temperature)
         else:
             choose = by_keyboard(window, keys, Spaces.of(env))
-        if config.video is None:
-            show(window, player.play(stage, choose, config.steps), label, fps, keys)
-        else:
-            steps = config.steps or FILM_STEPS
-            film(Path(config.video), player.play(stage, choose, steps), label, fps, steps)
-
-
-def by_keyboard(window: Window, keys: KeyMap, spaces: Spaces) -> Choose:
-    """Whoever sits before the window as a player."""
-    return lambda frame, begins: np.array(
-        np.unravel_index(keys.action(window.pressed()), spaces.actions)
-    )
-
-
-def film(path: Path, played: Iterable[PlayerStep], label: Label, fps: float, steps: int) -> None:
-    """Write what is played as a film."""
-    from agent.dream.player import draw
-
-    def pictures() -> Iterator[np.ndarray]:
-        for step in played:
-            bar.update(step.action is not None)
-            yield draw(step, label)
-
-    with progress("film", steps, "step") as bar:
-        write_video(path, pictures(), fps)
-    print(f"film: {path}")
-
-
-def show(
-    window: Window,
-    played: Iterable[PlayerStep],
-    label: Label,
-    fps: float,
-    keys: KeyMap | None = None,
-) -> None:
-    """Show what is played until it ends or a person leaves, and print each episode's return."""
-    from agent.dream.player import draw
-
-    legend: Sequence[tuple[str, str]] = [*keys.legend(), ("escape", "end")] if keys else []
-    width = max((len(held) for held, _ in legend), default=0)
-    for held, meaning in legend:
-        print(f"{held:<{width}}  {meaning}", flush=True)
-    for step in played:
-        if not window.show(draw(step, label, legend), fps):
+        if config.video:
+            played = player.play(stage, choose, config.steps or FILM_STEPS)
+            write_video(Path(config.video), played, fps)
+            print(f"film: {config.video}")
             return
-        if step.view.over:
-            sides = {"reality": step.view.real, "dream": step.view.dream}
-            returns = ", ".join(f"{name} {s.total:+.2f}" for name, s in sides.items() if s)
-            print(
-                f"episode {step.episode} is over at step {step.step}: return in {returns}",
-                flush=True,
-            )
+        for picture in player.play(stage, choose, config.steps):
+            if not window.show(picture, fps):
+                return
+
+
+def by_keyboard(window: PlayerWindow, keys: KeyMap, spaces: Spaces) -> Choose:
+    """Whoever sits before the window as a player; prints which keys are which action."""
+    for held, meaning in [*keys.legend(), ("escape", "end")]:
+        print(f"{held:<14}  {meaning}", flush=True)
+    return lambda frame, begins: np.array(
+        np.unravel_index(keys.action(window.keys), spaces.actions)
+    )

@@ -19,29 +19,22 @@ from envs.errors import BadInput
 
 
 class StableBaselines(VecEnv):
-    """Environments that begin the next episode in the step that ends one (SAME_STEP).
-
-    Seeds given by `seed` count at the next `reset`, as always there.
-    """
+    """Environments that begin the next episode in the step that ends one (SAME_STEP)."""
 
     def __init__(self, envs: VectorEnv) -> None:
         """Raises BadInput if `envs` resets otherwise."""
         if envs.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
             raise BadInput(
-                "Stable-Baselines3 needs environments that were made with "
-                f'autoreset_mode="SameStep"; {envs} was not.'
+                'Stable-Baselines3 needs environments made with autoreset_mode="SameStep".'
             )
         self.envs = envs
         self.actions = np.zeros(0)
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        observations, _ = self.envs.reset(
-            seed=None if self._seeds[0] is None else list(self._seeds)
-        )
-        self.reset_infos = [{} for _ in range(self.num_envs)]
+        seeds = None if self._seeds[0] is None else list(self._seeds)
+        observations, _ = self.envs.reset(seed=seeds)
         self._reset_seeds()
-        self._reset_options()
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -50,8 +43,7 @@ class StableBaselines(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminated, truncated, infos = self.envs.step(self.actions)
         own: list[dict[str, Any]] = [
-            {"TimeLimit.truncated": bool(t and not e)}
-            for t, e in zip(truncated, terminated, strict=True)
+            {"TimeLimit.truncated": bool(cut)} for cut in truncated & ~terminated
         ]
         done = terminated | truncated
         for i in np.flatnonzero(done):
@@ -62,8 +54,7 @@ class StableBaselines(VecEnv):
         self.envs.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        pictures = self.envs.render()
-        return [None] * self.num_envs if pictures is None else pictures
+        return self.envs.render() or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Of the vector environment: all of its environments are alike."""
@@ -73,13 +64,9 @@ class StableBaselines(VecEnv):
         raise NotImplementedError("One of the environments of a batch cannot be changed alone.")
 
     def env_method(
-        self,
-        method_name: str,
-        *method_args: Any,
-        indices: VecEnvIndices = None,
-        **method_kwargs: Any,
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        raise NotImplementedError("One of the environments of a batch cannot be asked alone.")
+        raise NotImplementedError("One of the environments of a batch cannot be called alone.")
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None

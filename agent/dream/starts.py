@@ -16,7 +16,6 @@ from agent.storage import checkpoint
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
-WHERE = ("anywhere", "first")
 NEWEST_ROWS = 20_000  # of a replay, held in memory: files are read from the newest on
 
 
@@ -27,7 +26,7 @@ class StartStates:
         frames: [V, N, C, H, W] uint8 on the CPU, rows of N environments, as a replay holds them.
         actions: [V, N, F] int64.
         indices: [S, 3] int64: row, environment, and how many rows before belong to its episode.
-        context: how many frames a start shows, at most.
+        context: How many frames a start shows, at most.
     """
 
     def __init__(self, frames: Tensor, actions: Tensor, indices: np.ndarray, context: int) -> None:
@@ -54,14 +53,11 @@ def starts_of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Sta
     """Frames that an action followed, of the newest of a run's replay.
 
     Args:
-        saved: of the run.
+        saved: Of the run.
         where: anywhere, or first: only those that began an episode.
-        context: of `StartStates`.
-
-    Raises:
-        BadInput: `where` is something else, or the replay holds no such frame.
+        context: Of `StartStates`.
     """
-    check_choice("starts", where, WHERE)
+    check_choice("starts", where, ("anywhere", "first"))
     saved = checkpoint.load(saved.folder, only=["replay"], rows=True)
     ring_steps, num_envs = saved.state["replay"]["ring"]
     table = EpisodeTable(num_envs, ring_steps)
@@ -74,24 +70,21 @@ def starts_of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Sta
         oldest = chunk.first
         if (table.vector_steps - oldest) * num_envs >= NEWEST_ROWS:
             break
-    indices = start_indices(table, oldest, where)
+    indices = start_indices(table, oldest, where == "first")
     if not len(indices):
-        raise BadInput(
-            f"The replay of {saved.run} holds no frame to start from; give starts=<frames>, or "
-            "another run."
-        )
+        raise BadInput(f"The replay of {saved.run} holds no frame to start from; give frames.")
     frames, actions = (torch.cat([part[name] for part in parts]) for name in ("frames", "actions"))
     return StartStates(frames, actions, indices, context)
 
 
-def start_indices(table: EpisodeTable, oldest: int, where: str) -> np.ndarray:
+def start_indices(table: EpisodeTable, oldest: int, only_first: bool) -> np.ndarray:
     """`StartStates.indices` of frames that an action followed, in rows from step `oldest` on."""
     indices: list[tuple[int, int, int]] = []
     columns = table.columns["env"], table.columns["start"], *table.usable()
-    for env, began, first, steps in zip(*columns, strict=True):
+    for env, start, first, steps in zip(*columns, strict=True):
         held, stop = max(first, oldest), first + steps
-        if where == "first":  # which may have been overwritten
-            held, stop = began, min(stop, began + 1) if held == began else began
+        if only_first:  # none if it is no longer held
+            stop = min(stop, start + 1)
         indices += [(row - oldest, env, row - held) for row in range(held, stop)]
     return np.array(indices, np.int64).reshape(-1, 3)
 
@@ -102,43 +95,34 @@ def given_starts(given: Mapping[str, Any], spaces: Spaces) -> StartStates:
     Args:
         given: "frames" [M, T, H, W, C] uint8, as environments show them, and "actions"
             [M, T − 1, F], or [M, T − 1] where F = 1; these may be left out if T = 1.
-        spaces: of the world's agent.
+        spaces: Of the world's agent.
 
     Raises:
-        BadInput: it is something else.
+        BadInput: It is something else.
     """
-    if "frames" not in given or not set(given) <= {"frames", "actions"}:
-        raise BadInput(
-            f"A dream was told to start from {sorted(given)}; give frames, and actions if there "
-            "are several."
-        )
-    frames = np.asarray(given["frames"])
-    size = (spaces.size, spaces.size, spaces.channels)
+    factors, size = spaces.actions, (spaces.size, spaces.size, spaces.channels)
+    frames, actions = np.asarray(given.get("frames")), given.get("actions")
+    number, length = (*frames.shape, 0, 0)[:2]
+    expected = (number, length - 1, len(factors))
+    actions = np.zeros(expected) if actions is None and length == 1 else np.asarray(actions)
+    actions = actions[..., None] if actions.ndim == 2 else actions
     if (
-        frames.dtype != np.uint8
-        or frames.ndim != 5
-        or frames.shape[2:] != size
-        or 0 in frames.shape
+        not set(given) <= {"frames", "actions"}
+        or frames.dtype != np.uint8
+        or frames.shape != (number, length, *size)
+        or frames.size == 0
+        or actions.shape != expected
+        or not np.all((actions >= 0) & (actions < np.array(factors)))
     ):
+        shapes = ", ".join(f"{name} {list(np.shape(x))}" for name, x in given.items())
         raise BadInput(
-            f"Frames {list(frames.shape)} of {frames.dtype} were given to start from; give uint8 "
-            f"[M, T, {', '.join(map(str, size))}], M starts of T frames one after the other."
-        )
-    starts, steps = frames.shape[:2]
-    expected = (starts, steps - 1, len(spaces.actions))
-    actions = given.get("actions")
-    actions = np.zeros((starts, 0, expected[2]), np.int64) if actions is None else actions
-    actions = np.asarray(actions)
-    own = actions[..., None] if actions.ndim == 2 else actions
-    if own.shape != expected or not np.all((0 <= own) & (own < np.array(spaces.actions))):
-        raise BadInput(
-            f"Actions {list(actions.shape)} were given with {steps} frames for each of {starts} "
-            f"starts; give {list(expected)}, those between the frames, each factor below "
-            f"{', '.join(map(str, spaces.actions))}."
+            f"A dream cannot start from {shapes}; give frames, uint8 [M, T, "
+            f"{', '.join(map(str, size))}], and actions, [M, T − 1, {len(factors)}], each factor "
+            f"below {', '.join(map(str, factors))}."
         )
     # A row has the action that follows its frame; none follows the last one.
-    rows = np.pad(own.astype(np.int64), ((0, 0), (0, 1), (0, 0)))
-    last = np.full(starts, steps - 1)
-    indices = np.stack([last, np.arange(starts), last], axis=1)
+    rows = np.pad(actions.astype(np.int64), ((0, 0), (0, 1), (0, 0)))
+    last = np.full(number, length - 1)
+    indices = np.stack([last, np.arange(number), last], axis=1)
     by_step = torch.from_numpy(frames.transpose(1, 0, 4, 2, 3).copy())
-    return StartStates(by_step, torch.from_numpy(rows.transpose(1, 0, 2).copy()), indices, steps)
+    return StartStates(by_step, torch.from_numpy(rows.transpose(1, 0, 2).copy()), indices, length)

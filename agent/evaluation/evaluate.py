@@ -34,7 +34,7 @@ def selection(temperature: float) -> Select:
 
 
 class Played(NamedTuple):
-    """How to see an episode again: its environment's seed, and where it ended (SeededEpisodes)."""
+    """How to replay an episode: its environment's seed, and where it ended (SeededEpisodes)."""
 
     seed: int
     position: Position
@@ -42,17 +42,17 @@ class Played(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """The result of an evaluation. Arrays are in the order of environment and episode.
+    """The result of an evaluation.
 
     Attributes:
-        returns, lengths: [episodes].
+        returns: [episodes], in the order of environment and episode, as `lengths` and `played`.
+        lengths: In steps.
         achievements: For Crafter, the counts of each episode by name.
         recording: The first environment's first episode, a segment [T + 1] with its last
             observation; at most its first RECORDED_STEPS steps.
-        played: [episodes].
+        played: How to replay each.
         cut: The number of episodes that were stopped after `max_steps`.
-        failures: What environments reported of their restarts. Episodes that broke off are not in
-            the other fields.
+        failures: What environments reported of their restarts; broken episodes are not counted.
     """
 
     returns: np.ndarray
@@ -64,34 +64,30 @@ class Evaluation:
     failures: list[str]
 
     def remarks(self) -> list[str]:
-        """What has to be known of the figures, in sentences."""
-        said = [*self.failures]
+        """What a reader of the figures has to know, in sentences."""
+        remarks = [*self.failures]
         if self.failures:
-            said.append(
+            remarks.append(
                 f"Environments were restarted {len(self.failures)} times; other episodes were "
                 "played for those that broke off."
             )
         if self.cut:
-            said.append(
+            remarks.append(
                 f"{self.cut} of {len(self.lengths)} episodes had not ended after "
-                f"evaluation.max_steps={self.lengths.max()} steps, "
-                "and count as they stood then."
+                f"evaluation.max_steps={self.lengths.max()} steps, and count as they stood then."
             )
-        return said
+        return remarks
 
     def summary(self) -> dict[str, float]:
         """Statistics of returns and lengths; for Crafter also its score and 22 rates in percent.
 
-        The mean return comes with a bootstrapped 95 % interval, median and standard error.
+        The mean return comes with a bootstrapped 95 % interval.
         """
-        n = len(self.returns)
-        low = high = error = float("nan")  # one episode says nothing of the spread
-        if n > 1:
-            interval, error = (
-                estimate(mean, {"": self.returns}),
-                float(self.returns.std(ddof=1) / np.sqrt(n)),
-            )
+        low = high = error = float("nan")  # one episode has no spread
+        if len(self.returns) > 1:
+            interval = estimate(mean, {"": self.returns})
             low, high = float(interval.low), float(interval.high)
+            error = float(self.returns.std(ddof=1) / np.sqrt(len(self.returns)))
         summary = {
             "return_mean": float(self.returns.mean()),
             "return_95_low": low,
@@ -115,13 +111,10 @@ def evaluate(
     random: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Play `config.episodes` episodes, the same ones each time.
+    """Play `config.episodes` episodes, the same ones each time; `random`: by random actions.
 
     Each environment plays its share in full, so that short episodes are not favoured. The global
     random generators stay as they are.
-
-    Args:
-        random: Whether to act uniformly at random, as a baseline, instead of by the agent.
 
     Raises:
         Pause: If `stop()` is true.
@@ -129,24 +122,23 @@ def evaluate(
     num_envs = min(config.num_envs, config.episodes)
     share = [len(range(i, config.episodes, num_envs)) for i in range(num_envs)]
     seeds = np.random.SeedSequence(config.seed, spawn_key=(1,)).generate_state(num_envs).tolist()
+    select = selection(config.temperature)
 
     def choose(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if random:
             return random_actions(agent.spaces.actions, (len(frames),), frames.device), state
         return agent.act(frames, state, select)
 
-    select = selection(config.temperature)
     played: list[list[tuple[Episode, Played]]] = [[] for _ in range(num_envs)]
-    rows: list[list[Tensor]] = []
+    rows: list[list[Tensor]] = []  # of the recording
     cut = 0
-    devices = [agent.device] if agent.device.type == "cuda" else []
     with (
-        torch.random.fork_rng(devices),
+        torch.random.fork_rng([agent.device] if agent.device.type == "cuda" else []),
         closing(make_vector(env.for_evaluation(config.parallel), seeds, config.max_steps)) as envs,
     ):
         torch.manual_seed(config.seed)
         player = Player(envs, agent)
-        while any(len(episodes) < n for episodes, n in zip(played, share, strict=True)):
+        while sum(map(len, played)) < config.episodes:
             if stop():
                 raise Pause
             recording = not played[0] and len(rows) < RECORDED_STEPS
@@ -155,45 +147,24 @@ def evaluate(
             if recording and (rows or row.is_step[0]):
                 rows.append([torch.as_tensor(np.asarray(column[0])) for column in row])
             for episode in ended:
-                if episode.is_broken:
-                    if episode.env == 0 and recording:
-                        rows.clear()
-                elif len(played[episode.env]) < share[episode.env]:
-                    played[episode.env].append(
-                        (episode, Played(seeds[episode.env], positions[episode.env]))
-                    )
-                    cut += episode.length == config.max_steps and not row.terminated[episode.env]
-                    progress(1)
-                    if recording and episode.env == 0:
-                        rows.append(last_row(player.frames[0], rows[-1]))
+                i = episode.env
+                if episode.is_broken and i == 0 and recording:
+                    rows.clear()
+                if episode.is_broken or len(played[i]) == share[i]:
+                    continue
+                played[i].append((episode, Played(seeds[i], positions[i])))
+                cut += episode.length == config.max_steps and not row.terminated[i]
+                progress(1)
+                if recording and i == 0:  # the last observation: a frame, and otherwise nothing
+                    rows.append([player.frames[0], *map(torch.zeros_like, rows[-1][1:])])
     episodes, ends = zip(*(both for own in played for both in own), strict=True)
+    frames, actions, rewards, *flags = map(torch.stack, zip(*rows, strict=True))
     return Evaluation(
         returns=np.array([episode.total_reward for episode in episodes]),
         lengths=np.array([episode.length for episode in episodes]),
         achievements=achievements_of(list(episodes)),
-        recording=record(rows),
+        recording=Segment(frames, actions, rewards.float(), *flags, batch_size=[len(frames)]),
         played=list(ends),
         cut=cut,
         failures=player.failures,
-    )
-
-
-def last_row(frame: Tensor, previous: list[Tensor]) -> list[Tensor]:
-    """The slot of an episode's last observation: a frame, and otherwise nothing."""
-    return [frame, *(torch.zeros_like(value) for value in previous[1:])]
-
-
-def record(rows: list[list[Tensor]]) -> Segment:
-    """Rows of one environment -> a segment [T]."""
-    frames, actions, rewards, terminated, truncated, is_step = (
-        torch.stack(column) for column in zip(*rows, strict=True)
-    )
-    return Segment(
-        frames=frames,
-        actions=actions,
-        rewards=rewards.float(),
-        terminated=terminated,
-        truncated=truncated,
-        mask=is_step,
-        batch_size=[len(frames)],
     )

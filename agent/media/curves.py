@@ -16,33 +16,30 @@ def plot_curves(run: Path) -> Path:
 
     rows = read_metrics(run / "metrics.csv")
     if not rows:
-        raise BadInput(
-            f"{run} has no metrics.csv with rows in it; give the folder of a run that logs to csv."
-        )
-    panels = _panels(
-        list(
-            dict.fromkeys(
-                name for row in rows for name in row if name not in ("epoch", "step", "minutes")
-            )
-        )
-    )
-    width = min(3, len(panels))
-    height = -(-len(panels) // width)
-    figure = Figure(figsize=(5 * width, 3.2 * height), dpi=110, layout="constrained")
-    for place, (title, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(height, width, place)
-        x = (
-            "step" if title == "Returns" else "epoch"
-        )  # a return is judged by the experience that it took
+        raise BadInput(f"{run} has no metrics.csv with rows; give a run that logs to csv.")
+    panels: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        if name not in ("epoch", "step", "minutes"):
+            panels.setdefault(panel_of(name), []).append(name)
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 3.2 * lines), dpi=110, layout="constrained")
+    for number, (title, names) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(lines, columns, number)
+        # A return is judged by the experience that it took.
+        x = "step" if title == "Returns" else "epoch"
         for name in names:
-            points = [(row[x], row[name]) for row in rows if name in row]
-            marker = "o" if len(points) < 30 else ""
+            shown = [row for row in rows if name in row]
+            marker = "o" if len(shown) < 30 else ""
             axes.plot(
-                *zip(*points, strict=True), marker=marker, markersize=3, linewidth=1.3, label=name
+                [row[x] for row in shown],
+                [row[name] for row in shown],
+                marker=marker,
+                markersize=3,
+                label=name,
             )
-        positive = all(not row[name] <= 0 for name in names for row in rows if name in row)
-        if title.endswith("losses") and positive:
-            axes.set_yscale("log")
+        if title.endswith("losses"):
+            axes.set_yscale("symlog", linthresh=1e-3)
         axes.set(title=title, xlabel="environment steps" if x == "step" else "epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
@@ -52,20 +49,14 @@ def plot_curves(run: Path) -> Path:
     return run / "curves.png"
 
 
-def _panels(metrics: list[str]) -> dict[str, list[str]]:
-    """Title -> names of the metrics drawn in it; only panels that have some."""
-    panels: dict[str, list[str]] = {"Returns": []}
-    for name in metrics:
-        part, _, what = name.rpartition("/")
-        if "return" in what and part in ("collect", "evaluate"):
-            title = "Returns"
-        elif "loss" in what:
-            title = f"{part.capitalize()} losses"
-        elif "entropy" in what:
-            title = f"{part.capitalize()} entropy"
-        elif "codebook" in what:
-            title = "Codebook use"
-        else:
-            title = part.capitalize() or "Other"
-        panels.setdefault(title, []).append(name)
-    return {title: names for title, names in panels.items() if names}
+def panel_of(metric: str) -> str:
+    """The title of the panel that a metric is drawn in."""
+    part, _, name = metric.rpartition("/")
+    if "return" in name and part in ("collect", "evaluate"):
+        return "Returns"
+    if "codebook" in name:
+        return "Codebook use"
+    for kind, title in (("loss", "losses"), ("entropy", "entropy")):
+        if kind in name:
+            return f"{part.capitalize()} {title}"
+    return part.capitalize() or "Other"

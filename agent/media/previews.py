@@ -1,10 +1,11 @@
-"""What the agent sees, remembers and dreams, as pictures of an episode that it played."""
+"""What the agent sees, decodes and dreams, as pictures of an episode that it played."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from agent.agent import Agent
 from agent.evaluation.evaluate import Evaluation, Played
 from agent.imagination import dream
 from agent.media.films import write_video
-from agent.media.pictures import fitted, shown, side_by_side, strip, to_rgb
+from agent.media.pictures import Panel, scene, shown, strip, to_rgb
 from agent.segment import Segment
 from envs.config import EnvConfig
 from envs.failures import describe
@@ -38,24 +39,33 @@ def stretch(recording: Segment, steps: int) -> Segment:
 
 
 @torch.no_grad()
+def dreamt(agent: Agent, recording: Segment, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A dream of at most so many steps under the actions of an episode [T], after the burn-in.
+
+    Returns:
+        Real frames [burn-in + steps, C, H, W]; imagined ones [steps, C, H, W] and their tokens.
+    """
+    burn_in = min(agent.config.actor_critic.burn_in, len(recording.frames) - 1)
+    real = stretch(recording, burn_in + steps).to(agent.device)
+    frames, tokens = dream(agent.world, real.unsqueeze(0), burn_in)
+    return real.frames, frames[0], tokens[0]
+
+
+@torch.no_grad()
 def pictures(agent: Agent, recording: Segment) -> dict[str, np.ndarray]:
     """ "reconstruction" and "dream", each with reality above: name -> [h, w, 3] uint8.
 
     recording: an episode [T]
     """
-    recording = recording.to(agent.device)
-    shown = stretch(recording, COLUMNS + 1)
-    real = to_pictures(shown.frames[1:])
-    burn_in = min(agent.config.actor_critic.burn_in, len(recording.frames) - 1)
-    dreamt_from = stretch(recording, COLUMNS + burn_in)
-    dreamt, _ = dream(agent.world, dreamt_from.unsqueeze(0), burn_in)
+    seen = stretch(recording, COLUMNS + 1).to(agent.device)
+    decoded = agent.tokenizer.reconstruction(seen.unsqueeze(0))[0]
+    real, imagined, _ = dreamt(agent, recording, COLUMNS)
     return {
         "reconstruction": strip(
-            [real, to_pictures(agent.tokenizer.reconstruction(shown.unsqueeze(0))[0])],
-            ["real", "decoded"],
+            [to_pictures(seen.frames[1:]), to_pictures(decoded)], ["real", "decoded"]
         ),
         "dream": strip(
-            [to_pictures(dreamt_from.frames[burn_in:]), to_pictures(dreamt[0])], ["real", "dreamt"]
+            [to_pictures(real[-len(imagined) :]), to_pictures(imagined)], ["real", "dreamt"]
         ),
     }
 
@@ -65,11 +75,23 @@ def write_episode(path: Path, recording: Segment) -> None:
     write_video(path, to_pictures(recording.frames[:EPISODE_STEPS]))
 
 
+def write_dream(paths: list[Path], agent: Agent, recording: Segment) -> None:
+    """A film of reality and the dream from the same frames under the same actions beside it."""
+    real, imagined, tokens = dreamt(agent, recording, DREAM_STEPS)
+    burn_in = len(real) - len(imagined)
+    dreams = to_pictures(torch.cat([real[:burn_in], imagined]))
+    none = torch.full((burn_in, tokens.shape[-1]), -1)
+    steps = zip(to_pictures(real), dreams, torch.cat([none, tokens.cpu()]).numpy(), strict=True)
+    film = []
+    for t, (frame, imagined_frame, codes) in enumerate(steps):
+        panels = [Panel(frame, "reality"), Panel(imagined_frame, "dream", tokens=codes)]
+        film.append(scene(panels, f"step {t}", scale=4))
+    for path in paths:
+        write_video(path, film)
+
+
 def write_best_and_median(stem: Path, env: EnvConfig, result: Evaluation) -> list[Path]:
     """Replay an evaluation's best and median episodes into <stem>_best.mp4 and <stem>_median.mp4.
-
-    Args:
-        env: As in training.
 
     Returns:
         The films that were written.
@@ -80,12 +102,11 @@ def write_best_and_median(stem: Path, env: EnvConfig, result: Evaluation) -> lis
         film = stem.with_name(f"{stem.name}_{name}.mp4")
         try:
             again = watch(film, env.for_evaluation(), result.played[index])
-        except (Exception, SystemExit) as error:  # of a stranger's environment, of ffmpeg
+        except (Exception, SystemExit) as error:  # a film is optional
             print(f"{film} was not made: {describe(error)}.", file=sys.stderr)
             continue
-        if math.isclose(
-            again, result.returns[index], rel_tol=1e-6, abs_tol=1e-6
-        ):  # sums of 0.1 differ in how they are rounded
+        # Sums of 0.1 differ in how they are rounded.
+        if math.isclose(again, result.returns[index], rel_tol=1e-6, abs_tol=1e-6):
             films.append(film)
         else:  # an environment that its seed does not decide
             film.unlink()
@@ -95,36 +116,14 @@ def write_best_and_median(stem: Path, env: EnvConfig, result: Evaluation) -> lis
 def watch(path: Path, env: EnvConfig, played: Played) -> float:
     """Replay an episode and film it, rendered or else as the agent saw it. Returns its return."""
     rewards: list[float] = []
-    size: list[int] = []
-    game = make_rendered(env, played.seed)
 
-    def frames() -> Iterator[np.ndarray]:
+    def frames(game) -> Iterator[np.ndarray]:
         for observation, reward, _ in game.go_to(played.position):
-            if (
-                game.episode < played.position[1]
-            ):  # an earlier one of the same game, which a lost life ended
-                continue
-            rewards.append(reward)
-            picture = shown(game, observation)
-            size.extend(picture.shape[: 2 - len(size)])  # the first one's
-            yield fitted(picture, *size)
+            # Not an earlier episode of the same game, which a lost life ended.
+            if game.episode == played.position[1]:
+                rewards.append(reward)
+                yield shown(game, observation)
 
-    write_video(path, frames())
-    game.close()
+    with closing(make_rendered(env, played.seed)) as game:
+        write_video(path, frames(game))
     return float(sum(rewards))
-
-
-def write_dream(paths: list[Path], agent: Agent, recording: Segment) -> None:
-    """A film of reality above and the dream from the same frames under the same actions below."""
-    recording = stretch(recording, DREAM_STEPS).to(agent.device)
-    burn_in = min(agent.config.actor_critic.burn_in, len(recording.frames) - 1)
-    dreamt, tokens = dream(agent.world, recording.unsqueeze(0), burn_in)
-    none = torch.full((burn_in, tokens.shape[-1]), -1)
-    film = side_by_side(
-        to_pictures(recording.frames),
-        to_pictures(torch.cat([recording.frames[:burn_in], dreamt[0]])),
-        ("reality", "dream"),
-        torch.cat([none, tokens[0].cpu()]).numpy(),
-    )
-    for path in paths:
-        write_video(path, film)

@@ -1,236 +1,173 @@
-"""The play command as a process: films, a keyboard on a screen that nobody sees, refusals."""
+"""Playing: films, a keyboard on a screen that nobody sees, refusals."""
 
-import os
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 
-import imageio.v2 as imageio
+import imageio.v3 as imageio
 import numpy as np
 import pytest
-from PIL import Image
 
-from agent.dream.play import by_keyboard, show
+from agent.config.compose import PLAYING, register
+from agent.dream.play import PlayConfig, by_keyboard
+from agent.dream.play import play as run_play
 from agent.dream.player import Stage
 from agent.dream.player import play as play_stage
-from agent.dream.window import Window
-from agent.media.pictures import CAPTION, MARGIN
+from agent.dream.window import PlayerWindow
+from agent.media.pictures import LINE, MARGIN
+from agent.runs.cli import configuration
 from envs.config import EnvConfig
-from envs.keys import action_names, key_map
+from envs.errors import BadInput
+from envs.keys import keys_of
 from envs.make import make_single
 from envs.spaces import Spaces
-from tests.scripts.commands import contents, play, train
-from tests.scripts.test_bad_input import check_refused
-from tests.tiny import TINY
+from tests.scripts.commands import contents
+from tests.scripts.commands import play as play_command
 
 SIDE = 384  # of a frame of Catch when it is drawn
-TOP = MARGIN // 2 + 2 * CAPTION
 
 
-def frames_of(path: Path) -> np.ndarray:
-    """[T, h, w, 3] uint8; a GIF's by Pillow, which knows how often each is shown."""
-    if path.suffix == ".mp4":
-        with imageio.get_reader(path) as reader:
-            return np.stack([np.asarray(frame) for frame in reader])
-    with Image.open(path) as film:
-        return np.stack(
-            [np.asarray((film.seek(t), film.convert("RGB"))[1]) for t in range(film.n_frames)]
-        )
+def play(*arguments: str) -> None:
+    """The command, in this process."""
+    register("play", PLAYING)
+    run_play(configuration("play", PlayConfig, [*arguments]), [*arguments])
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
 
 
 def panel(picture: np.ndarray, number: int) -> np.ndarray:
     """The frame in the first or second panel, as int [SIDE, SIDE, 3]."""
     left = MARGIN + number * (SIDE + MARGIN)
-    return picture[TOP : TOP + SIDE, left : left + SIDE].astype(int)
+    return picture[2 * LINE : 2 * LINE + SIDE, left : left + SIDE].astype(int)
 
 
-def first_frame(seed: int) -> np.ndarray:
-    observation, _ = make_single(EnvConfig(id="deltadream/Catch-v0"), seed).reset()
-    return observation.repeat(SIDE // 32, 0).repeat(SIDE // 32, 1).astype(int)
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "gif"])
-def test_films(finished: Path, tmp_path: Path, suffix: str):
+@pytest.mark.parametrize(("where", "suffix"), [("both", "mp4"), ("dream", "gif"), ("real", "mp4")])
+def test_films(finished: Path, tmp_path: Path, capsys, where: str, suffix: str):
     """Of 20 steps and the first frame of each of three episodes: Catch ends after nine."""
-    before = contents(finished)
-    for where in ("both", "dream", "real"):
-        fixed = (f"run={finished}", "by=agent", "steps=20", "seed=4")
-        result = play(*fixed, f"where={where}", f"video=deep/{where}.{suffix}", cwd=tmp_path)
-        assert result.code == 0, result.err
-        assert result.out == f"film: deep/{where}.{suffix}\n"
-        film = frames_of(tmp_path / "deep" / f"{where}.{suffix}")
-        assert len(film) == 23 if where != "dream" else len(film) > 20, where
-        if where == "real":  # as the environment renders it, and twice as large
-            continue
-        assert np.abs(panel(film[0], 0) - first_frame(4)).mean() < 3
-        if where == "both":
-            assert np.abs(panel(film[0], 0) - panel(film[0], 1)).mean() < 1
-            assert film.shape[2] == 2 * SIDE + 3 * MARGIN
+    before, path = contents(finished), tmp_path / "deep" / f"film.{suffix}"
+    play(f"run={finished}", "by=agent", "steps=20", "seed=4", f"where={where}", f"video={path}")
+    assert capsys.readouterr().out.endswith(f"film: {path}\n")
+    film = imageio.imread(path)
+    assert len(film) == 23 if where != "dream" else len(film) > 20
+    if where != "real":  # there as the environment renders it
+        first, _ = make_single(EnvConfig(id="deltadream/Catch-v0"), 4).reset()
+        expected = first.repeat(SIDE // 32, 0).repeat(SIDE // 32, 1).astype(int)
+        assert np.abs(panel(film[0], 0) - expected).mean() < 3
+    if where == "both":
+        assert np.abs(panel(film[0], 0) - panel(film[0], 1)).mean() < 1
+        assert film.shape[2] == 2 * SIDE + 3 * MARGIN
     assert contents(finished) == before
 
 
 def test_a_film_is_made_again_alike(finished: Path, tmp_path: Path):
-    def film(name: str, *arguments: str) -> np.ndarray:
-        fixed = (
-            f"run={finished}/checkpoints/epoch_000002",
-            "by=agent",
-            "steps=9",
-            f"video={name}.mp4",
-        )
-        result = play(*fixed, *arguments, cwd=tmp_path)
-        assert result.code == 0, result.err
-        return frames_of(tmp_path / f"{name}.mp4")
+    def film(*arguments: str) -> np.ndarray:
+        run, path = f"run={finished}/checkpoints/epoch_000002", tmp_path / "film.mp4"
+        play(run, "by=agent", "steps=9", f"video={path}", *arguments)
+        return imageio.imread(path)
 
-    one, same = film("one", "where=both"), film("same", "where=both")
-    woken = film("woken", "where=both", "wake_every=1")
+    one, same, woken = film("where=both"), film("where=both"), film("where=both", "wake_every=1")
     assert np.array_equal(one, same) and not np.array_equal(one, woken)
-    other, greedy = film("other", "where=both", "seed=7"), film("greedy", "temperature=0", "fps=30")
+    assert imageio.immeta(tmp_path / "film.mp4")["fps"] == 5  # Catch's own
+    other = film("where=both", "seed=7", "temperature=0", "fps=30")
     assert not np.array_equal(one[0], other[0])
-    assert (
-        len(greedy) == 10
-        and imageio.get_reader(tmp_path / "greedy.mp4").get_meta_data()["fps"] == 30
-    )
-    assert imageio.get_reader(tmp_path / "one.mp4").get_meta_data()["fps"] == 5  # Catch's own
+    assert imageio.immeta(tmp_path / "film.mp4")["fps"] == 30
 
 
-@pytest.mark.parametrize(("where", "by"), [("both", "keyboard"), ("dream", "agent")])
-def test_a_window(finished: Path, tmp_path: Path, where: str, by: str):
-    result = play(
-        f"run={finished}",
-        f"where={where}",
-        f"by={by}",
-        "steps=10",
-        "fps=240",
-        cwd=tmp_path,
-        screen="dummy",
-    )
+def test_a_window(finished: Path, tmp_path: Path):
+    """By the command itself."""
+    given = f"run={finished}", "where=both", "steps=10", "fps=240"
+    result = play_command(*given, cwd=tmp_path, screen="dummy")
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    keys = ["left    left", "no key  stay", "right   right", "escape  end"]
-    assert lines[: len(keys)] == keys if by == "keyboard" else keys[0] not in lines
-    if where != "dream":
-        over = [line for line in lines if "is over" in line]
-        assert len(over) == 1 and over[0].startswith(
-            "episode 1 is over at step 9: return in reality "
-        )
+    assert lines[0].split() == ["left", "left"] and lines[3].split() == ["escape", "end"]
+    assert len(lines) == 5 and lines[4].startswith("episode 1 ended at step 9 with return ")
     assert contents(tmp_path) == {}
 
 
-def test_keys_decide_and_escape_ends(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_a_window_to_watch(finished: Path, screen, capsys):
+    play(f"run={finished}", "where=dream", "by=agent", "steps=3", "fps=240")
+    assert "escape" not in capsys.readouterr().out
+
+
+def test_keys_decide_and_escape_ends(screen):
     """Events as a keyboard posts them: held, tapped, released; in a game that would not end."""
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     import pygame
 
     env = make_single(EnvConfig(id="deltadream/Catch-v0"), 0)
-    names = action_names(env)
-    # After which moment what is pressed (+) or released (-): moment 0 is the first frame.
+    # After which picture what is pressed (+) or released (-); picture 0 is the first frame.
     events = {1: ["+left"], 3: ["-left", "+d"], 5: ["-d"], 7: ["+right", "-right"], 12: ["+escape"]}
-    shown = []
+    window, done = PlayerWindow("test"), []
+    choose = by_keyboard(window, keys_of(env), Spaces.of(env))
 
-    def typing(moments):
-        for number, moment in enumerate(moments):
-            shown.append(moment)
-            for event in events.get(number, []):
-                kind = pygame.KEYDOWN if event[0] == "+" else pygame.KEYUP
-                pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(event[1:])))
-            yield moment
+    def noted(frame, begins: bool) -> np.ndarray:
+        done.append(int(choose(frame, begins)[0]))
+        return np.array([done[-1]])
 
-    with Window("test") as window:
-        choose = by_keyboard(window, key_map(names), Spaces.of(env))
-        show(
-            window, typing(play_stage(Stage(env), choose, None)), env.get_wrapper_attr("label"), 240
-        )
-    done = [None if moment.action is None else names[moment.action[0]] for moment in shown]
-    expected = [
-        None,
-        "stay",
-        "left",
-        "left",
-        "right",
-        "right",
-        "stay",
-        "stay",
-        "right",
-        "stay",
-        None,
-        "stay",
-        "stay",
-    ]
-    assert done == expected
-    assert capsys.readouterr().out.startswith("episode 1 is over at step 9: return in reality ")
+    for number, picture in enumerate(play_stage(Stage(env), noted, None)):
+        for event in events.get(number, []):
+            kind = pygame.KEYDOWN if event[0] == "+" else pygame.KEYUP
+            pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(event[1:])))
+        if not window.show(picture, 240):
+            break
+    window.close()
+    left, stay, right = range(3)
+    assert done == [stay, left, left, right, right, stay, stay, right, stay, stay, stay]
 
 
 @pytest.mark.parametrize(
     ("environment", "line"),
-    [((), "tab     sleep"), (("env.id=deltadream/Atari-v0", "env.game=Pong"), "left + space   LEFTFIRE"),
-     (("env.id=deltadream/Catch-v0",), "left    left")],
-)  # fmt: skip
-def test_without_a_run(tmp_path: Path, environment: tuple[str, ...], line: str):
-    result = play(*environment, "steps=3", "fps=240", cwd=tmp_path, screen="dummy")
-    assert result.code == 0, result.err
-    assert line in result.out.splitlines()
+    [
+        ([], "tab             sleep"),
+        (["env.id=deltadream/Atari-v0", "env.game=Pong"], "left + space    LEFTFIRE"),
+    ],
+)
+def test_without_a_run(screen, capsys, environment: list[str], line: str):
+    play(*environment, "steps=3", "fps=240")
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_an_environment_of_someone_else(tmp_path: Path):
     """Without names of actions and speed; its module is named by env.id."""
     shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
-    run = train(*TINY, "env.id=odd_envs:Odd-v0", "epochs=1", "run=run", cwd=tmp_path)
-    assert run.code == 0, run.err
-    check_refused(
-        play("run=run", "by=agent", "video=x.gif", cwd=tmp_path), "add env.id=odd_envs:Odd-v0"
-    )
-    result = play(
-        "run=run",
-        "env.id=odd_envs:Odd-v0",
-        "where=both",
-        "by=agent",
-        "steps=3",
-        "video=x.gif",
-        cwd=tmp_path,
-    )
+    given = "env.id=odd_envs:Odd-v0", "steps=3", "fps=240"
+    result = play_command(*given, cwd=tmp_path, screen="dummy")
     assert result.code == 0, result.err
-    assert len(frames_of(tmp_path / "x.gif")) == 4
-    result = play("env.id=odd_envs:Odd-v0", "steps=3", "fps=240", cwd=tmp_path, screen="dummy")
-    assert result.code == 0, result.err
-    assert result.out.splitlines()[:2] == ["0 or no key  action 0", "1            action 1"]
+    first, second, *_ = result.out.splitlines()
+    assert first.split() == ["0", "or", "no", "key", "action", "0"]
+    assert second.split() == ["1", "action", "1"]
 
 
-FILM = ("run=run", "by=agent", "video=x.mp4")
+FILM = ["by=agent", "video=x.mp4"]
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (["run=run", "where=heaven"], ["where=heaven", "real, dream, both"]),
-        (["run=run", "by=hand"], ["by=hand", "keyboard, agent"]),
-        (["where=dream"], ["where=dream", "no run was given", "run=<"]),
-        (["by=agent", "video=x.mp4"], ["by=agent", "no run was given"]),
-        (["run=nothing"], ["nothing holds no checkpoint"]),
-        (["run=run", "video=x.mp4"], ["video=x.mp4", "by=keyboard", "by=agent"]),
-        (["run=run"], ["no screen", "video="]),
-        ([*FILM, "video=x.avi"], ["video=x.avi", ".mp4 or .gif"]),
-        ([*FILM, "video=odd_envs.py/x.mp4"], ["video=odd_envs.py/x.mp4", "cannot be written"]),
-        ([*FILM, "video=x.gif", "steps=2001"], ["steps=2001", "2000", ".mp4"]),
-        ([*FILM, "steps=0"], ["steps=0", "1 or more"]),
-        ([*FILM, "fps=1000"], ["fps=1000", "1 to 240"]),
-        ([*FILM, "wake_every=3"], ["wake_every=3", "where=both"]),
-        ([*FILM, "device=tpu"], ["device=tpu"]),
-        (
-            [*FILM, "env.id=deltadream/Crafter-v1"],
-            ["run's agent knows", "deltadream/Crafter-v1 has"],
-        ),
+        (["where=heaven"], "where=heaven .* real, dream, both"),
+        (["by=hand"], "by=hand .* keyboard, agent"),
+        (["run=null", "where=dream"], "where=dream .* no run was given; give run="),
+        (["run=nothing"], "nothing holds no checkpoint"),
+        (["video=x.mp4"], "video=x.mp4 .* by=keyboard; give by=agent"),
+        ([], "no screen .* video="),
+        ([*FILM, "video=x.avi"], "video=x.avi .* .mp4 or .gif"),
+        ([*FILM, "video=file/x.mp4"], "video=file/x.mp4 cannot be written"),
+        ([*FILM, "steps=0"], "steps=0 .* 1 or more"),
+        ([*FILM, "fps=1000"], "fps=1000 .* 1 to 240"),
+        ([*FILM, "wake_every=3"], "wake_every=3 .* where=both"),
+        ([*FILM, "device=tpu"], "device=tpu"),
+        ([*FILM, "env.id=deltadream/Crafter-v1"], "run's agent knows .* deltadream/Crafter-v1 has"),
     ],
-    ids=lambda x: " ".join(x),
 )
-def test_refused(finished: Path, tmp_path: Path, given: list[str], named: list[str]):
-    os.symlink(finished, tmp_path / "run")
-    shutil.copy(Path(__file__).with_name("odd_envs.py"), tmp_path)
-    (tmp_path / "__pycache__").mkdir()
-    before = contents(finished), [path for path in contents(tmp_path) if "__pycache__" not in path]
-    screen = "dummy" if given[0].startswith("env") else ""
-    check_refused(play(*given, cwd=tmp_path, screen=screen), *named)
-    assert (
-        contents(finished),
-        [path for path in contents(tmp_path) if "__pycache__" not in path],
-    ) == before
+def test_refused(finished: Path, tmp_path: Path, monkeypatch, given: list[str], named: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    before = contents(finished)
+    with pytest.raises(BadInput, match=f"(?s){named}"):
+        play(f"run={finished}", *given)
+    assert contents(finished) == before and [*contents(tmp_path)] == ["file"]

@@ -115,12 +115,10 @@ def test_gymnasium_is_content(run_of_any):
     )
 
 
-def test_seeds_decide_all(run_of_any):
-    env = make_vec(run_of_any)
+def test_seeds_decide_all(run):
+    env = make_vec(run)
     first = played(env, 15, seed=3)
-    assert same(first, played(env, 15, seed=3)) and same(
-        first, played(make_vec(run_of_any), 15, seed=3)
-    )
+    assert same(first, played(env, 15, seed=3)) and same(first, played(make_vec(run), 15, seed=3))
     assert not same(first, played(env, 15, seed=4))
     going_on = played(env, 15, seed=None)  # the generators go on, and begin other episodes
     assert not same(going_on, played(env, 15, seed=4))
@@ -156,11 +154,11 @@ def test_many_dream_what_one_dreams(run_of_any):
     assert ends > N
 
 
-def test_ends_in_the_same_step(run_of_any):
+def test_ends_in_the_same_step(run):
     """What NEXT_STEP spreads over two steps, with the same episodes."""
     later, at_once = (
-        make_vec(run_of_any, max_episode_steps=4),
-        make_vec(run_of_any, max_episode_steps=4, autoreset_mode="SameStep"),
+        make_vec(run, max_episode_steps=4),
+        make_vec(run, max_episode_steps=4, autoreset_mode="SameStep"),
     )
     later.reset(seed=1)
     at_once.reset(seed=1)
@@ -204,32 +202,29 @@ def test_factors_and_channels():
     observations, _ = many.reset(seed=0)
     assert observations.shape == (N, 32, 32, 4)
     many.step(many.action_space.sample())
-    with pytest.raises(BadInput, match="each from 0 to 2, 4"):
+    with pytest.raises(BadInput, match=r"give 5 of MultiDiscrete\(\[3 5\]\)"):
         many.step(np.full((N, 2), 3))
 
 
-def test_some_begin_anew(run_of_any):
+def test_some_begin_anew(run):
     """Gymnasium's reset_mask: the others go on as if nothing had been."""
-    dreams, others = (make_vec(run_of_any, autoreset_mode="SameStep") for _ in range(2))
-    actions, mask = actions_for(N, 8), np.arange(N) % 2 == 0
-    for env in (dreams, others):
-        env.reset(seed=3)
-        env.step(actions[0])
-    first, _ = dreams.reset(options={"reset_mask": mask})
-    assert (
-        np.array_equal(first[~mask], others._pictures[~mask])
-        and dreams.steps.tolist() == np.where(mask, 0, others.steps).tolist()
-    )
+    env, mask = make_vec(run, autoreset_mode="SameStep"), np.arange(N) % 2 == 0
+    env.reset(seed=3)
+    before, *_ = env.step(np.zeros(N, int))
+    after, _ = env.reset(options={"reset_mask": mask})
+    assert np.array_equal(after[~mask], before[~mask])
+    assert not np.array_equal(after[mask], before[mask])
+    assert not env.steps[mask].any()
 
 
-def test_time_limit(run_of_any):
-    env = make(run_of_any)
+def test_time_limit(run):
+    env = make(run)
     assert (
         env.spec.max_episode_steps == 1000
-        and make_vec(run_of_any).limit == 1000
-        and make_vec(run_of_any, max_episode_steps=-1).limit == np.inf
+        and make_vec(run).limit == 1000
+        and make_vec(run, max_episode_steps=-1).limit == np.inf
     )
-    vector = make_vec(run_of_any, max_episode_steps=1)
+    vector = make_vec(run, max_episode_steps=1)
     vector.reset(seed=0)
     _, _, _, truncated, _ = vector.step(np.zeros(N, int))
     assert truncated.all()
@@ -281,13 +276,11 @@ def test_the_replay_is_needed_only_to_start_from_it(run, rows, tmp_path):
     env.step(0)
 
 
-def test_rendering(run_of_any):
-    env = make(run_of_any, render_mode="rgb_array")
+def test_rendering(run):
+    env = make(run, render_mode="rgb_array")
     observation, _ = env.reset(seed=0)
     assert np.array_equal(env.render(), observation.repeat(8, axis=0).repeat(8, axis=1))
-    observation, *_ = env.step(0)
-    assert np.array_equal(env.render()[::8, ::8], observation)
-    vector = make_vec(run_of_any, render_mode="rgb_array")
+    vector = make_vec(run, render_mode="rgb_array")
     observations, _ = vector.reset(seed=0)
     assert np.array_equal([picture[::8, ::8] for picture in vector.render()], observations)
 
@@ -299,24 +292,13 @@ PICTURE = np.zeros((1, 32, 32, 3), np.uint8)
     ("options", "message"),
     [
         ({"starts": "last"}, "starts=last .* anywhere, first"),
-        ({"starts": {"frame": PICTURE}}, r"start from \['frame'\]; give frames"),
-        (
-            {"starts": {"frames": PICTURE}},
-            r"\[1, 32, 32, 3\] of uint8 .* uint8 \[M, T, 32, 32, 3\]",
-        ),
-        (
-            {"starts": {"frames": PICTURE[None, [0, 0]]}},
-            r"Actions \[1, 0, 1\] were given with 2 frames .* \[1, 1, 1\]",
-        ),
-        (
-            {"starts": {"frames": PICTURE[None, [0, 0]], "actions": np.full((1, 1), 3)}},
-            "each factor below 3",
-        ),
+        ({"starts": {"frame": PICTURE}}, r"frame \[1, 32, 32, 3\]; give frames"),
+        ({"starts": {"frames": PICTURE}}, r"uint8 \[M, T, 32, 32, 3\]"),
+        ({"starts": {"frames": PICTURE[None, [0, 0]]}}, r"actions, \[M, T − 1, 1\]"),
         ({"mode": "fast"}, "mode=fast is not known; choose one of auto, eager"),
         ({"mode": "captured", "device": "cpu"}, "mode=captured was given and device=cpu"),
         ({"device": "tpu"}, "device=tpu"),
-        ({"max_episode_steps": 0}, "max_episode_steps=0"),
-        ({"autoreset_mode": AutoresetMode.DISABLED}, "autoreset_mode=.* NextStep, SameStep"),
+        ({"autoreset_mode": AutoresetMode.DISABLED}, "autoreset_mode=.* NextStep or SameStep"),
     ],
 )
 def test_bad_input_is_one_sentence(run, options, message):
@@ -327,30 +309,15 @@ def test_bad_input_is_one_sentence(run, options, message):
 def test_bad_input_on_the_way(run, tmp_path):
     with pytest.raises(BadInput, match="holds no checkpoint"):
         make(tmp_path)
-    with pytest.raises(BadInput, match="num_envs=0"):
-        make_vec(run, 0)
     env = make_vec(run)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(N, int))
-    for options in ({"frame": PICTURE}, {"actions": []}, {"frames": PICTURE, "rewards": []}):
-        with pytest.raises(BadInput, match="give frames"):
-            env.reset(options=options)
+    with pytest.raises(BadInput, match="give frames"):
+        env.reset(options={"frames": PICTURE, "rewards": []})
     env.reset(options={"frames": PICTURE, "actions": None})
-    env.reset(seed=0)
-    for wrong in (
-        [0, 1, 2, 3, 0],
-        [0, 1, 2, -1, 0],
-        [0, 1],
-        [0, 1, 2, 0.5, 0],
-        ["0"] * N,
-        [None] * N,
-    ):
-        with pytest.raises(BadInput, match="from 0 to 2"):
+    for wrong in ([0, 1, 2, 3, 0], [0, 1, 2, -1, 0], [0, 1], [0, 1, 2, 0.5, 0], [None] * N):
+        with pytest.raises(BadInput, match=r"give 5 of Discrete\(3\)"):
             env.step(np.array(wrong))
-    with pytest.raises(BadInput, match="past frames .* context"):
-        make(
-            run, starts={"frames": PICTURE[None].repeat(9, 1), "actions": np.zeros((1, 8), int)}
-        ).reset()
 
 
 def test_as_stable_baselines_wants_it(run):

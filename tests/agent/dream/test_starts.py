@@ -134,5 +134,5 @@ def test_given_ones(factors):
         flat = given_starts({"frames": frames, "actions": actions[..., 0]}, spaces)
         assert torch.equal(flat.segment([3, 0]).actions, segment.actions)
     for wrong in (actions[:, :1], actions + 1, None):
-        with pytest.raises(BadInput, match=rf"give \[5, 2, {factors}\], .* below 4"):
+        with pytest.raises(BadInput, match=rf"actions, \[M, T − 1, {factors}\], .* below 4"):
             given_starts({"frames": frames, "actions": wrong}, spaces)

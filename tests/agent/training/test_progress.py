@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from agent.dream.player import signed
 from agent.training import progress as module
 from agent.training.progress import duration, progress, readable
 
@@ -91,4 +90,3 @@ def test_figures_of_any_size():
         "-1e+29",
         "nan",
     ]
-    assert [signed(value) for value in (-0.001, 3.0, -1e29)] == ["+0.00", "+3.00", "-1e+29"]
