@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.config.agent import ActorCriticConfig
-from agent.imagination import Trajectory, burn_in, imagine
+from agent.imagination import Trajectory, imagine
 from agent.nets.heads import Select, gumbel_max
 from agent.policies.base import Policy, PolicyOutput
 from agent.segment import Segment, masked_mean
@@ -61,13 +61,10 @@ def actor_critic_loss(
     """The loss over the steps until the first imagined end.
 
     Args:
-        policy: that learns.
-        output: the policy's, over the trajectory's H steps.
+        output: The policy's, over the trajectory's H steps.
         target_values: [B, H + 1] of the target network, without gradient; the baseline too.
-        trajectory: imagined.
-        config: weights and discounts.
-        entropy_weight: instead of the configuration's.
-        scale: of the advantages; None, as published: as they are.
+        entropy_weight: Instead of the configuration's.
+        scale: Of the advantages; None, as published: as they are.
 
     Returns:
         The weighted terms, their sum as "loss", and what to watch.
@@ -107,19 +104,15 @@ def policy_loss(
     entropy_weight: Tensor | float | None = None,
     scale: Scale | None = None,
 ) -> dict[str, Tensor]:
-    """Imagine from a segment's last frame without gradient, then learn from it in one pass.
+    """Imagine from the last frame of a segment [B, burn_in] without gradient, then learn from it.
 
     Args:
-        policy: that learns.
-        target: its target network.
-        world: to imagine in.
-        segment: [B, burn_in].
-        config: as in `actor_critic_loss`, as are the arguments after `select`.
-        select: chooses actions and tokens from their logits.
+        select: Chooses actions and tokens from their logits.
+        entropy_weight: As in `actor_critic_loss`, as is `scale`.
     """
     with torch.no_grad():
         past = world.observe(segment.frames[:, :-1])
-        state = burn_in(policy, past)
+        state = policy.burn_in(past)
         trajectory = imagine(world, policy, segment, state, config.horizon, select)
         # The target's own burn-in and the trajectory, in one pass.
         observations = torch.cat([past, trajectory.observations], dim=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +48,8 @@ POLICIES: dict[str, type[Policy]] = {
 class Agent(nn.Module):
     """Tokenizer, dynamics, policy and the policy's target network, for an environment's spaces.
 
-    Args:
-        config: of the parts.
-        spaces: what the agent sees and does.
-
     Raises:
-        BadInput: sizes or parts do not fit together.
+        BadInput: If sizes or parts do not fit together.
     """
 
     def __init__(self, config: AgentConfig, spaces: Spaces) -> None:
@@ -94,13 +89,17 @@ class Agent(nn.Module):
     def policy_loss(self, segment: Segment) -> dict[str, Tensor]:
         """What actor and critic learn from imagination after a segment [B, burn-in]."""
         config, weight = self.config.actor_critic, None
-        if config.entropy_half_life is not None:
-            weight = advantages.faded(
-                config.entropy_weight, self.policy_updates, config.entropy_half_life
-            )
-        scale = advantages.centered if config.center else None
-        loss = partial(policy_loss, entropy_weight=weight, scale=scale)
-        return loss(self.policy, self.target_policy, self.world, segment, config)
+        if (half_life := config.entropy_half_life) is not None:
+            weight = advantages.faded(config.entropy_weight, self.policy_updates, half_life)
+        return policy_loss(
+            self.policy,
+            self.target_policy,
+            self.world,
+            segment,
+            config,
+            entropy_weight=weight,
+            scale=advantages.centered if config.center else None,
+        )
 
     def update_target(self) -> None:
         """Move the target network a step towards the policy, once an update."""
@@ -117,29 +116,24 @@ class Agent(nn.Module):
         Args:
             frames: [N, C, H, W] uint8.
             state: [N, state], of `policy.initial_state` at an episode's start.
-            select: chooses actions from their logits.
+            select: Chooses actions from their logits.
 
         Returns:
-            actions [N, F] int64, and the state after.
+            Actions [N, F] int64, and the state after.
         """
         return act(self.policy, self.world.observe(frames), state, select)
 
     def num_parameters(self) -> dict[str, int]:
         """Per network; the policy counts with its target network, as in the paper."""
-        count = {
-            name: sum(p.numel() for p in module.parameters())
-            for name, module in self.named_children()
-        }
-        count["policy"] += count.pop("target_policy")
-        return count
+        counts = {}
+        for name, module in self.named_children():
+            counts[name] = sum(p.numel() for p in module.parameters())
+        counts["policy"] += counts.pop("target_policy")
+        return counts
 
 
 def sketch_agent(config: AgentConfig, spaces: Spaces) -> Agent:
-    """The agent without its weights' memory.
-
-    Raises:
-        BadInput: sizes do not fit together.
-    """
+    """The agent without its weights' memory. Raises BadInput if sizes do not fit together."""
     try:
         with torch.device("meta"):
             return Agent(config, spaces)

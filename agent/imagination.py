@@ -36,14 +36,6 @@ class Trajectory:
     ends: Tensor
 
 
-def burn_in(policy: Policy, past: Tensor) -> Tensor:
-    """The policy's state after observations [B, T, ...], before what is seen next: [B, state].
-
-    Padding counts as black frames, as published: an episode's start is seen after some of them.
-    """
-    return policy.burn_in(past, policy.initial_state(len(past)))
-
-
 @compiled_once
 def act(
     policy: Policy, observations: Tensor, state: Tensor, select: Select
@@ -68,12 +60,10 @@ def imagine(
     batch, to learn.
 
     Args:
-        world: to imagine in.
-        policy: that plays.
         segment: [B, T] real frames and actions.
-        policy_state: [B, state], of `burn_in`.
-        horizon: number of steps.
-        select: chooses actions and tokens from their logits.
+        policy_state: [B, state], of `Policy.burn_in` over all frames but the last.
+        horizon: Number of steps.
+        select: Chooses actions and tokens from their logits.
     """
     state = world.start(segment)
     observations, actions, steps = [world.observation(state.latent)], [], []
@@ -91,7 +81,7 @@ def imagine(
         tokens=torch.stack([step.tokens for step in steps], dim=1),
         rewards=rewards,
         ends=ends,
-        batch_size=[segment.frames.shape[0]],
+        batch_size=[len(features)],
     )
 
 
@@ -102,13 +92,11 @@ def dream(
     """Imagine a segment's own actions after its first `burn_in` frames.
 
     Args:
-        world: to imagine in.
         segment: [B, T] without padding.
-        burn_in: number of real frames that the world sees.
-        select: chooses tokens from their logits.
+        select: Chooses tokens from their logits.
 
     Returns:
-        frames [B, T − burn_in, C, H, W] uint8, to hold against segment.frames[:, burn_in:], and
+        Frames [B, T − burn_in, C, H, W] uint8, to hold against segment.frames[:, burn_in:], and
         the tokens [B, T − burn_in, K] that led to them.
     """
     state = world.start(segment[:, :burn_in])

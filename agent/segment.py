@@ -38,13 +38,10 @@ def unlabelled_segment(frames: Tensor, actions: Tensor, mask: Tensor) -> Segment
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x over the places where mask (same shape, bool) is True; 0 if there is none."""
+    """Mean of x where mask (same shape, bool) is True; 0 if it is nowhere."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 def real_frames(mask: Tensor) -> Tensor:
-    """Which frames are real, not padding: those where a real step starts or ends.
-
-    mask: [B, T] bool -> [B, T] bool
-    """
+    """Frames that are no padding: where a real step starts or ends. [B, T] bool -> [B, T] bool."""
     return torch.cat([mask[:, :1], mask[:, 1:] | mask[:, :-1]], dim=1)

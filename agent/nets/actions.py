@@ -1,4 +1,4 @@
-"""Actions of several factors [..., F]: how networks read them, say them and draw them at random."""
+"""Actions of several factors [..., F]: how networks read, predict and draw them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class ActionEmbedding(nn.Embedding):
 
     def __init__(self, sizes: tuple[int, ...], width: int) -> None:
         super().__init__(sum(sizes), width)
-        self.register_buffer(
-            "first", torch.tensor([0, *accumulate(sizes[:-1])]), persistent=False
-        )  # row of each factor
+        first_rows = torch.tensor([0, *accumulate(sizes[:-1])])
+        self.register_buffer("first", first_rows, persistent=False)
 
     def forward(self, actions: Tensor) -> Tensor:
         if actions.shape[-1] == 1:  # the usual case, without a sum of one
@@ -32,16 +31,13 @@ class ActionEmbedding(nn.Embedding):
 def by_factor(logits: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Split logits [..., sum(sizes)] into independent categoricals [..., F, max(sizes)].
 
-    A factor with fewer than max(sizes) choices is padded with −inf.
+    Choices that a factor does not have are `IMPOSSIBLE`.
     """
     if len(set(sizes)) == 1:
         return logits.unflatten(-1, (len(sizes), sizes[0]))
-    widest = max(sizes)
-    parts = [
-        F.pad(part, (0, widest - part.shape[-1]), value=IMPOSSIBLE)
-        for part in logits.split(sizes, dim=-1)
-    ]
-    return torch.stack(parts, dim=-2)
+    parts = logits.split(sizes, dim=-1)
+    padded = [F.pad(x, (0, max(sizes) - x.shape[-1]), value=IMPOSSIBLE) for x in parts]
+    return torch.stack(padded, dim=-2)
 
 
 def random_actions(sizes: tuple[int, ...], shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -17,8 +17,8 @@ Select = Callable[[Tensor], Tensor]
 def gumbel_max(logits: Tensor) -> Tensor:
     """Sample a categorical distribution, as argmax(logits + Gumbel noise). [..., C] -> [...] int64.
 
-    Unlike torch.multinomial it reads nothing back to the host, so it can stand in a CUDA graph.
-    −log of an exponential variate is a Gumbel variate.
+    Unlike torch.multinomial it reads nothing back to the host. −log of an exponential variate is a
+    Gumbel variate.
     """
     noise = torch.empty_like(logits, dtype=torch.float32).exponential_().log()
     return (logits.float() - noise).argmax(dim=-1)
@@ -52,7 +52,6 @@ class TwoHot:
 
     size = 255
     limit = 20.0
-    _step = 2 * limit / (size - 1)
 
     def buckets(self, device: torch.device) -> Tensor:
         """Centres of the buckets in symlog, [size]."""
@@ -66,8 +65,9 @@ class TwoHot:
         x: [...] any finite float -> [..., size] float32 that sums to 1
         """
         y = symlog(x).clamp(-self.limit, self.limit).float()
+        width = 2 * self.limit / (self.size - 1)
         # Weights of linear interpolation: a triangle around each bucket, one distance wide.
-        return (1 - (y.unsqueeze(-1) - self.buckets(x.device)).abs() / self._step).clamp(min=0)
+        return (1 - (y.unsqueeze(-1) - self.buckets(x.device)).abs() / width).clamp(min=0)
 
     def value(self, output: Tensor) -> Tensor:
         """The distribution's mean in symlog, mapped back. [..., size] logits -> [...] float32."""
@@ -98,7 +98,7 @@ class Sign:
 
 
 class Scalar:
-    """A value said plainly, with squared error (Δ-IRIS on Atari)."""
+    """A value as one number, with squared error (Δ-IRIS on Atari)."""
 
     size = 1
 
@@ -116,9 +116,7 @@ VALUE_CODES: dict[str, type[TwoHot] | type[Scalar]] = {"two_hot": TwoHot, "scala
 
 
 def scalar_code(name: str, codes: dict[str, type]) -> TwoHot | Sign | Scalar:
-    """The code called `name`. Raises BadInput if there is none."""
+    """The code of that name; BadInput if there is none."""
     if name not in codes:
-        raise BadInput(
-            f"{name!r} is not a way to code a scalar here; choose one of {', '.join(codes)}."
-        )
+        raise BadInput(f"{name!r} codes no scalar here; choose one of {', '.join(codes)}.")
     return codes[name]()

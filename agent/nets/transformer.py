@@ -15,99 +15,61 @@ Cache = list[Tensor]
 """Of each layer, [2 (keys, values), batch, heads, positions, width / heads]."""
 
 
-class CachePositions(NamedTuple):
-    """Where in a cache the next inputs stand, and what each of them sees.
+class Positions(NamedTuple):
+    """Where in a cache the next n inputs stand, and what each of them sees.
 
-    positions:  [n] int64
-    embeddings: [n, width]
-    mask:       [n, positions] 0 or −inf, added to the attention's logits
-    """
-
-    positions: Tensor
-    embeddings: Tensor
-    mask: Tensor
-
-    def split(self, sizes: list[int]) -> list[CachePositions]:
-        """One after another, n = sum of `sizes`."""
-        return [
-            CachePositions(*parts) for parts in zip(*(x.split(sizes) for x in self), strict=True)
-        ]
-
-    def write(self, cache: Tensor, key_value: Tensor) -> Tensor:
-        """Write keys and values [2, B, heads, n, d] into a layer's cache, in place; returns it."""
-        return cache.index_copy_(3, self.positions, key_value)
-
-
-class RowPositions(NamedTuple):
-    """Where the next inputs stand when each row of the batch has its own position.
-
-    Place p is position p − 1. No other input attends to one at place 0, so rows with and without
-    something to read can have the same shapes.
+    The rows of a batch stand together, or each at its own positions (`row_positions`).
 
     Attributes:
-        rows: [B, 1] int64, for indexing.
-        places: [B, n] int64.
-        embeddings: [B, n, width].
-        mask: [B, 1, n, positions], 0 or −inf.
+        indices: [n] or [B, n] int64.
+        embeddings: [n, width] or [B, n, width].
+        mask: [n, positions] or [B, 1, n, positions], 0 or −inf, added to the attention's logits.
     """
 
-    rows: Tensor
-    places: Tensor
+    indices: Tensor
     embeddings: Tensor
     mask: Tensor
 
-    def split(self, sizes: list[int]) -> list[RowPositions]:
+    def split(self, sizes: list[int]) -> list[Positions]:
         """One after another, n = sum of `sizes`."""
-        parts = zip(
-            self.places.split(sizes, 1),
-            self.embeddings.split(sizes, 1),
-            self.mask.split(sizes, 2),
-            strict=True,
-        )
-        return [RowPositions(self.rows, *part) for part in parts]
+        indices, embeddings = self.indices.split(sizes, -1), self.embeddings.split(sizes, -2)
+        parts = zip(indices, embeddings, self.mask.split(sizes, -2), strict=True)
+        return [Positions(*part) for part in parts]
 
     def write(self, cache: Tensor, key_value: Tensor) -> Tensor:
         """Write keys and values [2, B, heads, n, d] into a layer's cache, in place; returns it."""
+        if self.indices.ndim == 1:
+            return cache.index_copy_(3, self.indices, key_value)
+        rows = torch.arange(len(self.indices), device=cache.device).unsqueeze(1)
         # Indexed dimensions that a slice parts come first.
-        cache[:, self.rows, :, self.places] = rearrange(key_value, "two b h n d -> b n two h d")
+        cache[:, rows, :, self.indices] = rearrange(key_value, "two b h n d -> b n two h d")
         return cache
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention, over what came before if `causal`, else over all.
-
-    Source: Vaswani et al. 2017.
-    """
+    """Multi-head attention (Vaswani et al. 2017), over what came before if `causal`, else all."""
 
     def __init__(self, width: int, heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.causal = causal
+        self.heads, self.dropout, self.causal = heads, dropout, causal
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(
-        self,
-        x: Tensor,
-        drop: bool,
-        cache: Tensor | None,
-        places: CachePositions | RowPositions | None,
+        self, x: Tensor, drop: bool, cache: Tensor | None, positions: Positions | None
     ) -> Tensor:
-        query, key_value = rearrange(
-            self.query_key_value(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
-        ).split([1, 2])
-        dropout = self.dropout if drop else 0.0
-        if cache is None:
-            key, value = key_value
-            y = F.scaled_dot_product_attention(
-                query[0], key, value, dropout_p=dropout, is_causal=self.causal
-            )
-        else:
-            key, value = places.write(cache, key_value)
-            y = F.scaled_dot_product_attention(
-                query[0], key, value, attn_mask=places.mask, dropout_p=dropout
-            )
+        y = self.query_key_value(x)
+        y = rearrange(y, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        query, key_value = y.split([1, 2])
+        key, value = key_value if positions is None else positions.write(cache, key_value)
+        y = F.scaled_dot_product_attention(
+            query[0],
+            key,
+            value,
+            attn_mask=None if positions is None else positions.mask,
+            dropout_p=self.dropout if drop else 0.0,
+            is_causal=self.causal and positions is None,
+        )
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
 
@@ -124,18 +86,15 @@ class Block(nn.Module):
         self.dropout = dropout
 
     def forward(
-        self,
-        x: Tensor,
-        drop: bool,
-        cache: Tensor | None = None,
-        places: CachePositions | RowPositions | None = None,
+        self, x: Tensor, drop: bool, cache: Tensor | None = None, positions: Positions | None = None
     ) -> Tensor:
         """One block, x and the result [B, n, width].
 
         Args:
             drop: Whether to apply dropout. Not the module's mode: a policy in training also acts.
         """
-        x = x + F.dropout(self.attention(self.norm1(x), drop, cache, places), self.dropout, drop)
+        y = self.attention(self.norm1(x), drop, cache, positions)
+        x = x + F.dropout(y, self.dropout, drop)
         return x + F.dropout(self.contract(F.gelu(self.expand(self.norm2(x)))), self.dropout, drop)
 
 
@@ -162,17 +121,20 @@ class CausalTransformer(nn.Module):
         One tensor per layer, not a stack: compiled code then writes in place without views.
         """
         c, weight = self.config, self.positions.weight
-        shape = (2, batch, c.heads, self.positions.num_embeddings, c.width // c.heads)
+        shape = (2, batch, c.heads, len(weight), c.width // c.heads)
         return [weight.new_zeros(shape, dtype=self._dtype()) for _ in self.blocks]
 
-    def cache_positions(self, start: int, count: int) -> CachePositions:
+    def cache_positions(self, start: int, count: int) -> Positions:
         """The positions from `start` on."""
-        positions = torch.arange(start, start + count, device=self.mask.device)
-        mask = self.mask.index_select(0, positions).to(self._dtype())
-        return CachePositions(positions, self.positions(positions), mask)
+        indices = torch.arange(start, start + count, device=self.mask.device)
+        mask = self.mask.index_select(0, indices).to(self._dtype())
+        return Positions(indices, self.positions(indices), mask)
 
-    def row_positions(self, start: Tensor, count: int) -> RowPositions:
-        """Positions of the next inputs for rows that each start at their own place.
+    def row_positions(self, start: Tensor, count: int) -> Positions:
+        """Positions of the next inputs where each row of the batch starts at its own place.
+
+        Place p is position p − 1. No other input attends to one at place 0, so rows with and
+        without something to read have the same shapes.
 
         Args:
             start: [B] int64, each row's first place.
@@ -180,15 +142,9 @@ class CausalTransformer(nn.Module):
         """
         places = start.unsqueeze(1) + torch.arange(count, device=start.device)
         every = torch.arange(self.positions.num_embeddings, device=start.device)
-        before = (every <= places.unsqueeze(2)) & ((every > 0) | (places.unsqueeze(2) == 0))
-        mask = torch.zeros_like(before, dtype=self._dtype()).masked_fill(~before, -torch.inf)
-        embeddings = self.positions((places - 1).clamp(min=0))
-        return RowPositions(
-            torch.arange(len(start), device=start.device).unsqueeze(1),
-            places,
-            embeddings,
-            mask.unsqueeze(1),
-        )
+        seen = (every <= places.unsqueeze(2)) & ((every > 0) | (places.unsqueeze(2) == 0))
+        mask = torch.zeros_like(seen, dtype=self._dtype()).masked_fill(~seen, -torch.inf)
+        return Positions(places, self.positions((places - 1).clamp(min=0)), mask.unsqueeze(1))
 
     def _dtype(self) -> torch.dtype:
         """Of keys and values: what autocast makes of them."""
@@ -197,16 +153,13 @@ class CausalTransformer(nn.Module):
         return torch.get_autocast_dtype(device) if autocast else self.mask.dtype
 
     def forward(
-        self,
-        x: Tensor,
-        cache: Cache | None = None,
-        places: CachePositions | RowPositions | None = None,
+        self, x: Tensor, cache: Cache | None = None, positions: Positions | None = None
     ) -> Tensor:
         """Run the transformer, over a whole sequence or over the next inputs of a cached one.
 
         Without a cache the sequence starts at position 0. With one, the keys and values of x are
-        written at `places`, in place, and x attends to the whole cache under a mask, so no shape
-        depends on the position.
+        written at `positions`, in place, and x attends to the whole cache under a mask, so no shape
+        depends on where it stands.
 
         Args:
             x: [B, n, width].
@@ -214,8 +167,8 @@ class CausalTransformer(nn.Module):
         Returns:
             [B, n, width]; with a cache only the last input's output, [B, width].
         """
-        x = x + (self.positions.weight[: x.shape[1]] if places is None else places.embeddings)
+        x = x + (self.positions.weight[: x.shape[1]] if cache is None else positions.embeddings)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, self.training, cache and cache[i], places)
+            x = block(x, self.training, cache and cache[i], positions)
         return self.norm(x if cache is None else x[:, -1])

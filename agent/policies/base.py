@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from agent.config.policies import PolicyConfig
@@ -49,35 +50,38 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch: int) -> Tensor:
-        """The state at an episode's start, [B, state]."""
+        """The state at an episode's start, zeros [B, state]."""
 
     @abstractmethod
-    def read(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a sequence in order to learn from it.
+    def run(
+        self, observations: Tensor, state: Tensor, learning: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        """Read observations [B, T, ...] in order.
 
         Args:
-            observations: [B, T, ...], in order of time.
             state: [B, state], before the first of them.
+            learning: Whether to learn from it (with dropout), or to play.
 
         Returns:
-            What actor and critic read at each step, [B, T, width], and the state after.
+            What actor and critic read at each of the T steps, [B, width], and the state after.
         """
-
-    @abstractmethod
-    def burn_in(self, observations: Tensor, state: Tensor) -> Tensor:
-        """As it plays: the state after observations [B, T, ...]."""
 
     def forward(self, observations: Tensor, state: Tensor) -> tuple[PolicyOutput, Tensor]:
-        """observations: [B, T, ...]; state: [B, state] -> outputs, state after."""
-        seen, state = self.read(observations, state)
-        return PolicyOutput(
-            by_factor(self.actor(seen), self.action_sizes), self.critic(seen)
-        ), state
+        """To learn from: observations [B, T, ...], state [B, state] -> outputs, the state after."""
+        seen, state = self.run(observations, state, learning=True)
+        features = torch.stack(seen, dim=1)
+        logits = by_factor(self.actor(features), self.action_sizes)
+        return PolicyOutput(logits, self.critic(features)), state
+
+    def burn_in(self, observations: Tensor, state: Tensor | None = None) -> Tensor:
+        """In play: the state after observations [B, T, ...], from an episode's start by default.
+
+        Padding counts as black frames, as published.
+        """
+        state = self.initial_state(len(observations)) if state is None else state
+        return self.run(observations, state, learning=False)[1]
 
     def act(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step, without the critic.
-
-        observations [B, ...] -> action logits [B, F, A], the state after
-        """
-        state = self.burn_in(observations.unsqueeze(1), state)
-        return by_factor(self.actor(state[:, : self.actor.in_features]), self.action_sizes), state
+        """In play: observations [B, ...] -> action logits [B, F, A], the state after."""
+        seen, state = self.run(observations.unsqueeze(1), state, learning=False)
+        return by_factor(self.actor(seen[-1]), self.action_sizes), state

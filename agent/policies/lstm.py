@@ -29,23 +29,18 @@ class LstmPolicy(Policy):
         """What the LSTM is given of observations [N, ...] -> [N, features]."""
 
     def initial_state(self, batch: int) -> Tensor:
-        """Zeros."""
         return self.actor.weight.new_zeros(batch, 2 * self.config.hidden)
 
-    def read(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def run(
+        self, observations: Tensor, state: Tensor, learning: bool
+    ) -> tuple[list[Tensor], Tensor]:
         """As in `Policy`. All steps are one batch, except in the LSTM's recurrence, a loop."""
         hidden, cell = state.chunk(2, dim=-1)
         outputs = []
         for gates in self._input_gates(observations).unbind(dim=1):
             hidden, cell = self._advance(gates, hidden, cell)
             outputs.append(hidden)
-        return torch.stack(outputs, dim=1), torch.cat([hidden, cell], dim=-1)
-
-    def burn_in(self, observations: Tensor, state: Tensor) -> Tensor:
-        hidden, cell = state.chunk(2, dim=-1)
-        for gates in self._input_gates(observations).unbind(dim=1):
-            hidden, cell = self._advance(gates, hidden, cell)
-        return torch.cat([hidden, cell], dim=-1)
+        return outputs, torch.cat([hidden, cell], dim=-1)
 
     def _input_gates(self, observations: Tensor) -> Tensor:
         """The LSTM's linear map of its input, biases included. [B, T, ...] -> [B, T, 4 hidden]."""
@@ -56,9 +51,7 @@ class LstmPolicy(Policy):
     def _advance(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the LSTM (Hochreiter and Schmidhuber 1997, with forget gate)."""
         gates = torch.addmm(gates, h, self.lstm.weight_hh.T)
-        i, f, _, o = gates.sigmoid().chunk(
-            4, dim=-1
-        )  # all four at once: one kernel instead of three
+        i, f, _, o = gates.sigmoid().chunk(4, dim=-1)  # all four: one kernel instead of three
         g = gates[:, 2 * self.config.hidden : 3 * self.config.hidden].tanh()
         c = torch.addcmul(f * c, i, g)
         return o * c.tanh(), c
@@ -75,9 +68,8 @@ class CnnLstmPolicy(LstmPolicy):
         super().__init__(config, actions)
         channels, _, size = shape
         conv = config.conv.fitted(size, "agent.policy.conv")
-        features = config.latent * conv.output_size(size) ** 2
         self.encoder = Encoder(conv, channels=channels, latent=config.latent)
-        self.add_lstm(features)
+        self.add_lstm(config.latent * conv.output_size(size) ** 2)
 
     def features(self, observations: Tensor) -> Tensor:
         return rearrange(self.encoder(pixels(observations)), "n c h w -> n (h w c)")
@@ -93,9 +85,8 @@ class CodeLstmPolicy(LstmPolicy):
     ) -> None:
         super().__init__(config, actions)
         number, dim = shape
-        self.encoder = nn.Sequential(
-            nn.Linear(dim, config.latent), nn.LayerNorm(config.latent), nn.SiLU()
-        )
+        layer = nn.Linear(dim, config.latent)
+        self.encoder = nn.Sequential(layer, nn.LayerNorm(config.latent), nn.SiLU())
         self.add_lstm(number * config.latent)
 
     def features(self, observations: Tensor) -> Tensor:

@@ -17,17 +17,15 @@ def _advance(policy: VitPolicy, codes: Tensor, state: Tensor, drop: bool) -> Ten
     memory = state if policy.config.memory else torch.zeros_like(state)
     cls = policy.cls.expand(len(codes), 1, -1)
     x = torch.cat([cls, policy.project(codes), memory.unsqueeze(1)], dim=1)
-    x = F.dropout(
-        x + policy.positions if policy.config.positions else x, policy.config.dropout, drop
-    )
+    x = x + policy.positions if policy.config.positions else x
+    x = F.dropout(x, policy.config.dropout, drop)
     for block in policy.blocks:
         x = block(x, drop)
     return policy.norm(x[:, 0])
 
 
-_advance_again = compiled_once(
-    _advance
-)  # without gradient only: Inductor's backward of it (seen in 2.13) breaks its memory
+# Without gradient only: Inductor's backward of it (seen in 2.13) breaks its memory.
+_advance_once = compiled_once(_advance)
 
 
 class VitPolicy(Policy):
@@ -57,19 +55,16 @@ class VitPolicy(Policy):
         self.add_heads(width)
 
     def initial_state(self, batch: int) -> Tensor:
-        """Zeros."""
         return self.actor.weight.new_zeros(batch, self.config.width)
 
-    def read(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def run(
+        self, observations: Tensor, state: Tensor, learning: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        # One step is part of imagination, itself compiled_once: torch 2.11 cannot nest the two.
+        once = not learning and observations.shape[1] > 1
+        advance, drop = _advance_once if once else _advance, learning and self.training
         states = []
         for codes in observations.unbind(dim=1):
-            state = _advance(self, codes, state, self.training)
+            state = advance(self, codes, state, drop)
             states.append(state)
-        return torch.stack(states, dim=1), state
-
-    def burn_in(self, observations: Tensor, state: Tensor) -> Tensor:
-        # One step is part of imagination, itself compiled_once: torch 2.11 cannot nest the two.
-        advance = _advance if observations.shape[1] == 1 else _advance_again
-        for codes in observations.unbind(dim=1):
-            state = advance(self, codes, state, False)
-        return state
+        return states, state

@@ -28,6 +28,23 @@ def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     return z + (codes - z).detach()
 
 
+def to_token(digits: Tensor, base: list[int]) -> Tensor:
+    """A number in mixed base from its digits, the lowest first. [..., n] int64 -> [...] int64."""
+    token = digits[..., -1]
+    for i in reversed(range(len(base) - 1)):
+        token = token * base[i] + digits[..., i]
+    return token
+
+
+def to_digits(tokens: Tensor, base: list[int]) -> Tensor:
+    """The inverse of `to_token`."""
+    digits = []
+    for b in base:
+        digits.append(tokens % b)
+        tokens = tokens // b
+    return torch.stack(digits, dim=-1)
+
+
 class QuantizerOutput(NamedTuple):
     """What a quantizer returns.
 
@@ -44,10 +61,9 @@ class QuantizerOutput(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """The interface of all quantizers, and a count of how often each code is used.
+    """The interface of all quantizers, and a moving average of how often each code is used.
 
-    Nothing reads a value back or branches on data, so updates can be captured. All arithmetic is in
-    float32.
+    All arithmetic is in float32, and nothing is read back, so updates can be captured.
     """
 
     def __init__(self, config: QuantizerConfig) -> None:
@@ -57,11 +73,11 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor) -> QuantizerOutput:
-        """Quantise z, [..., dim] of any length. In training mode this may update the codebook."""
+        """Quantise z [..., dim]. In training mode this may update the codebook."""
 
     @abstractmethod
     def nearest(self, z: Tensor) -> Tensor:
-        """z: [..., dim], any length -> tokens [...] int64; the codebook stays as it is."""
+        """z [..., dim] -> tokens [...] int64; the codebook stays as it is."""
 
     @abstractmethod
     def lookup(self, tokens: Tensor) -> Tensor:
@@ -72,17 +88,13 @@ class Quantizer(nn.Module, ABC):
         p = self.usage / self.usage.sum()
         return -torch.special.xlogy(p, p).sum() / math.log(2)
 
-    def codes_in_use(self) -> Tensor:
-        """How many codes are used at least a tenth as often as if all were used alike."""
-        return (self.usage >= 0.1 / self.config.num_codes).sum()
-
     def diagnostics(self) -> dict[str, Tensor]:
-        """What to watch besides the losses."""
-        return {"codebook_entropy_bits": self.usage_entropy(), "codes_in_use": self.codes_in_use()}
+        """Entropy of use, and how many codes are used a tenth as often as on average or more."""
+        in_use = (self.usage >= 0.1 / self.config.num_codes).sum()
+        return {"codebook_entropy_bits": self.usage_entropy(), "codes_in_use": in_use}
 
     @torch.no_grad()
     def _count(self, tokens: Tensor) -> None:
-        """Moves the average use. tokens: [N]."""
         share = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
         self._follow(torch.zeros_like(self.usage).index_add_(0, tokens, share))
 

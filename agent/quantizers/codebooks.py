@@ -29,15 +29,25 @@ def rotate(z: Tensor, codes: Tensor) -> Tensor:
     return stretch * (reflected + 2 * q_hat * (z_hat * z).sum(dim=-1, keepdim=True))
 
 
+def first_codes(config: CodebookConfig) -> Tensor:
+    """[size, dim], uniform, small."""
+    return torch.empty(config.size, config.dim).uniform_(-1, 1) / config.size
+
+
+def one_hot(tokens: Tensor, size: int) -> Tensor:
+    """[N] int64 -> [N, size] float32."""
+    return (tokens[:, None] == torch.arange(size, device=tokens.device)).float()
+
+
 class CodebookQuantizer(Quantizer):
-    """Looks for the nearest of the codes that it keeps in `codebook`, [size, dim]."""
+    """Nearest of the codes in `codebook` [size, dim] (van den Oord et al. 2017, equation 1)."""
 
     config: CodebookConfig
     codebook: Tensor
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         with float32(z):
-            z = self.placed(z.float())
+            z = self.prepare(z.float())
             tokens = self.nearest(z)
             codes = self.lookup(tokens)
             commitment = self.commitment(z, codes)
@@ -47,11 +57,17 @@ class CodebookQuantizer(Quantizer):
                 self._move(z.detach().flatten(0, -2).nan_to_num(), tokens.flatten())
         return QuantizerOutput(vectors, tokens, commitment)
 
+    def nearest(self, z: Tensor) -> Tensor:
+        with float32(z):
+            # |z − e|² without |z|², which is the same for every code.
+            distances = self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T
+            return distances.argmin(dim=-1)
+
     def lookup(self, tokens: Tensor) -> Tensor:
         return F.embedding(tokens, self.codebook)
 
-    def placed(self, z: Tensor) -> Tensor:
-        """z where the codes lie."""
+    def prepare(self, z: Tensor) -> Tensor:
+        """What is compared with the codes."""
         return z
 
     def commitment(self, z: Tensor, codes: Tensor) -> Tensor:
@@ -59,18 +75,8 @@ class CodebookQuantizer(Quantizer):
         return self.config.commitment * F.mse_loss(z, codes.detach())
 
     def _move(self, z: Tensor, tokens: Tensor) -> None:
-        """After each forward pass in training mode. z: [N, dim], tokens: [N] their codes."""
+        """What an update does besides the gradient. z: [N, dim], tokens: [N] their codes."""
         self._count(tokens)
-
-
-def one_hot(tokens: Tensor, size: int) -> Tensor:
-    """Which code each token is. [N] int64 -> [N, size] float32, 0 or 1."""
-    return (tokens[:, None] == torch.arange(size, device=tokens.device)).float()
-
-
-def first_codes(config: CodebookConfig) -> Tensor:
-    """[size, dim], uniform, small."""
-    return torch.empty(config.size, config.dim).uniform_(-1, 1) / config.size
 
 
 class CosineQuantizer(CodebookQuantizer):
@@ -89,7 +95,7 @@ class CosineQuantizer(CodebookQuantizer):
         self.register_buffer("codebook", first_codes(config))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def placed(self, z: Tensor) -> Tensor:
+    def prepare(self, z: Tensor) -> Tensor:
         return F.normalize(z, dim=-1)
 
     def nearest(self, z: Tensor) -> Tensor:
@@ -117,24 +123,11 @@ class CosineQuantizer(CodebookQuantizer):
         self.updates.add_(1)
 
 
-class EuclideanQuantizer(CodebookQuantizer):
-    """Nearest code by distance (van den Oord et al. 2017, equation 1)."""
-
-    def nearest(self, z: Tensor) -> Tensor:
-        with float32(z):
-            # |z − e|² without |z|², which is the same for every code.
-            return (self.codebook.square().sum(dim=-1) - 2 * z.float() @ self.codebook.T).argmin(
-                dim=-1
-            )
-
-
-class VectorQuantizer(EuclideanQuantizer):
+class VectorQuantizer(CodebookQuantizer):
     """VQ-VAE whose codes learn by gradient: |sg(z) − e|² + β |z − sg(e)|².
 
     Means over the dimensions (van den Oord et al. 2017, equation 3).
     """
-
-    config: VqConfig
 
     def __init__(self, config: VqConfig) -> None:
         super().__init__(config)
@@ -144,7 +137,7 @@ class VectorQuantizer(EuclideanQuantizer):
         return super().commitment(z, codes) + F.mse_loss(codes, z.detach())
 
 
-class AveragingVectorQuantizer(EuclideanQuantizer):
+class AveragingVectorQuantizer(CodebookQuantizer):
     """VQ-VAE whose codes are moving averages of the vectors that choose them.
 
     The averages start at 0, so the first vectors decide where a code goes.
@@ -166,6 +159,6 @@ class AveragingVectorQuantizer(EuclideanQuantizer):
         self._follow(assigned.mean(dim=0))
         self.counts.lerp_(assigned.sum(dim=0), 1 - self.config.decay)
         self.sums.lerp_(assigned.T @ z, 1 - self.config.decay)
-        # Of a code that nobody chooses both shrink alike, and it stays; 0 / 0 it must not come to.
+        # Of a code that nobody chooses both shrink alike, and it stays; never 0 / 0.
         counts = self.counts[:, None]
         self.codebook.copy_(torch.where(counts > 1e-12, self.sums / counts, self.codebook))

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from agent.config.quantizers import CodebookConfig, QuantizerConfig
-from agent.quantizers.base import Quantizer, QuantizerOutput
+from agent.quantizers.base import Quantizer, QuantizerOutput, to_digits, to_token
 from agent.quantizers.codebooks import AveragingVectorQuantizer, CosineQuantizer, VectorQuantizer
-from agent.quantizers.digits import to_digits, to_token
 from agent.quantizers.scalar import FiniteScalarQuantizer
 from envs.errors import BadInput
 
@@ -39,29 +38,22 @@ class ProductQuantizer(Quantizer):
         self.parts = nn.ModuleList(make_quantizer(own) for _ in range(shares))
 
     def forward(self, z: Tensor) -> QuantizerOutput:
-        outputs = [part(own) for part, own in self.shared(z)]
-        tokens = to_token(torch.stack([output.tokens for output in outputs], dim=-1), self.base)
+        shares = zip(self.parts, z.chunk(len(self.base), dim=-1), strict=True)
+        outputs = [part(share) for part, share in shares]
+        vectors, tokens, commitments = zip(*outputs, strict=True)
+        token = to_token(torch.stack(tokens, dim=-1), self.base)
         if self.training:
-            self._count(tokens.flatten())
-        vectors = torch.cat([output.vectors for output in outputs], dim=-1)
-        return QuantizerOutput(
-            vectors, tokens, torch.stack([output.commitment for output in outputs]).mean()
-        )
+            self._count(token.flatten())
+        return QuantizerOutput(torch.cat(vectors, dim=-1), token, torch.stack(commitments).mean())
 
     def nearest(self, z: Tensor) -> Tensor:
-        return to_token(
-            torch.stack([part.nearest(own) for part, own in self.shared(z)], dim=-1), self.base
-        )
+        shares = zip(self.parts, z.chunk(len(self.base), dim=-1), strict=True)
+        tokens = [part.nearest(share) for part, share in shares]
+        return to_token(torch.stack(tokens, dim=-1), self.base)
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        digits = to_digits(tokens, self.base).unbind(dim=-1)
-        return torch.cat(
-            [part.lookup(own) for part, own in zip(self.parts, digits, strict=True)], dim=-1
-        )
-
-    def shared(self, z: Tensor) -> list[tuple[Quantizer, Tensor]]:
-        """Each codebook with its share of z."""
-        return list(zip(self.parts, z.chunk(len(self.base), dim=-1), strict=True))
+        shares = zip(self.parts, to_digits(tokens, self.base).unbind(dim=-1), strict=True)
+        return torch.cat([part.lookup(share) for part, share in shares], dim=-1)
 
 
 CLASSES = {

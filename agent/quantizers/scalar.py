@@ -6,8 +6,16 @@ import torch
 from torch import Tensor
 
 from agent.config.quantizers import FsqConfig
-from agent.quantizers.base import Quantizer, QuantizerOutput, float32, straight_through
-from agent.quantizers.digits import to_digits, to_token
+from agent.quantizers.base import (
+    Quantizer,
+    QuantizerOutput,
+    float32,
+    straight_through,
+    to_digits,
+    to_token,
+)
+
+MARGIN = 1e-3  # by which a bounded dimension reaches past its outermost levels
 
 
 class FiniteScalarQuantizer(Quantizer):
@@ -19,23 +27,16 @@ class FiniteScalarQuantizer(Quantizer):
     """
 
     config: FsqConfig
-    MARGIN = 1e-3  # by which a bounded dimension reaches past its outermost levels
 
     def __init__(self, config: FsqConfig) -> None:
         super().__init__(config)
         levels = torch.tensor(config.levels)
-        reach = (levels - 1) * (1 + self.MARGIN) / 2
-        offset = 0.5 * (
-            levels % 2 == 0
-        )  # an even number of levels has one more below zero than above
-        for name, value in (
-            ("reach", reach),
-            ("offset", offset),
-            ("shift", torch.atanh(offset / reach)),
-        ):
+        reach = (levels - 1) * (1 + MARGIN) / 2
+        offset = 0.5 * (levels % 2 == 0)  # of an even number one more is below zero than above
+        shift = torch.atanh(offset / reach)
+        buffers = {"reach": reach, "offset": offset, "shift": shift, "middle": levels // 2}
+        for name, value in {**buffers, "top": levels - 1}.items():
             self.register_buffer(name, value, persistent=False)
-        self.register_buffer("middle", levels // 2, persistent=False)
-        self.register_buffer("top", levels - 1, persistent=False)
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         with float32(z):
@@ -53,9 +54,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def tokens_of(self, rounded: Tensor) -> Tensor:
         """[..., dim], whole numbers, 0 in the middle -> [...] int64."""
-        digits = (rounded.long() + self.middle).clamp(
-            min=0
-        )  # of NaN too, which the learner will report
+        digits = (rounded.long() + self.middle).clamp(min=0)  # of NaN, too
         return to_token(digits.minimum(self.top), self.config.levels)
 
     def nearest(self, z: Tensor) -> Tensor:

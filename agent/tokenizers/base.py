@@ -1,4 +1,4 @@
-"""What a tokenizer is: K tokens a step, and frames again."""
+"""What all tokenizers have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.segment import Segment
 
 
 class Tokenizer(nn.Module, ABC):
-    """Between frames and the tokens that a dynamics predicts.
+    """Frames to the tokens that a dynamics predicts, and back.
 
     Attributes:
         tokens: Number of tokens a step, K.

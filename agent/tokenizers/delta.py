@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from agent.config.tokenizers import DeltaTokenizerConfig
 from agent.nets.actions import ActionEmbedding
-from agent.nets.conv import Decoder, Encoder, pixels, to_frames, token_grid
+from agent.nets.conv import Decoder, Encoder, pixels, to_frames
 from agent.nets.initialization import initialize_like_gpt
 from agent.quantizers.base import QuantizerOutput
 from agent.quantizers.make import make_quantizer
@@ -18,15 +20,25 @@ from envs.errors import BadInput
 from envs.spaces import Spaces
 
 
+def token_grid(tokens: int) -> tuple[int, int]:
+    """Rows and columns of the tokens on a feature map: near square, never higher than wide."""
+    rows = max(n for n in range(1, math.isqrt(tokens) + 1) if tokens % n == 0)
+    return rows, tokens // rows
+
+
+def transitions(segment: Segment) -> tuple[Tensor, Tensor, Tensor]:
+    """A segment [B, T] -> frames, actions, next frames, each [B (T − 1), ...]."""
+    frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
+    return frames.flatten(0, 1), actions.flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)
+
+
 class DeltaTokenizer(Tokenizer):
     """Codes what changed between two frames, given the action and the first of them.
 
-    Args:
-        config: its sizes.
-        spaces: of the environment.
+    Where nothing else is said, frames are [N, C, H, W] uint8 and actions [N, F] int64.
 
     Raises:
-        BadInput: sizes do not fit together.
+        BadInput: If sizes do not fit together.
     """
 
     def __init__(self, config: DeltaTokenizerConfig, spaces: Spaces) -> None:
@@ -58,14 +70,12 @@ class DeltaTokenizer(Tokenizer):
         self.to_code = nn.Linear(cell, config.quantizer.vector_dim)
         self.quantizer = make_quantizer(config.quantizer)
         self.from_code = nn.Linear(config.quantizer.vector_dim, cell)
-        self.decoder = Decoder(
-            conv, config.frame_latent + action_maps + config.latent, spaces.channels
-        )
+        seen = config.frame_latent + action_maps + config.latent
+        self.decoder = Decoder(conv, seen, spaces.channels)
         self.apply(initialize_like_gpt)
 
     def encode_map(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
-        """The Δ-encoder. frames, next_frames: [N, C, H, W] uint8; actions: [N, F]
-        -> [N, latent, h, w]."""
+        """The Δ-encoder. -> [N, latent, h, w]"""
         maps = []
         if self.config.action:
             action = self.encoder_action(actions)
@@ -84,11 +94,11 @@ class DeltaTokenizer(Tokenizer):
         return rearrange(cells, "n (r k) (h w c) -> n c (r h) (k w)", r=rows, k=columns, h=h, c=c)
 
     def vectors(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
-        """What is quantized, as in `encode_map` -> [N, K, dim]."""
+        """What is quantized. -> [N, K, dim]"""
         return self.to_code(self.map_to_cells(self.encode_map(frames, actions, next_frames)))
 
     def encode(self, frames: Tensor, actions: Tensor, next_frames: Tensor) -> Tensor:
-        """frames, next_frames: [N, C, H, W] uint8; actions: [N, F] -> tokens [N, K] int64."""
+        """-> tokens [N, K] int64."""
         return self.quantizer.nearest(self.vectors(frames, actions, next_frames))
 
     def tokens_of(self, segment: Segment) -> Tensor:
@@ -102,11 +112,11 @@ class DeltaTokenizer(Tokenizer):
         return decoded.unflatten(0, (segment.mask.shape[0], -1))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens: [N, K] -> what the decoder sees of them, [N, K, cell]."""
+        """What the decoder sees of tokens [N, K]. -> [N, K, cell]"""
         return self.from_code(self.quantizer.lookup(tokens))
 
     def frame_features(self, frames: Tensor) -> Tensor:
-        """What the decoder sees of the previous frame: [N, C, H, W] -> [N, frame_latent, h, w]."""
+        """What the decoder sees of the previous frame. -> [N, frame_latent, h, w]"""
         return self.frame_encoder(pixels(frames))
 
     def reconstruct(
@@ -115,13 +125,12 @@ class DeltaTokenizer(Tokenizer):
         """The decoder as it is trained.
 
         Args:
-            frames: [N, C, H, W] uint8, or their `pixels`.
-            actions: [N, F] int64.
+            frames: uint8, or their `pixels`.
             cells: [N, K, cell], of `embed`.
             features: `frame_features` of the frames, where they are known.
 
         Returns:
-            The next frames, [N, C, H, W] float, near 0..1.
+            The next frames, float, near 0..1.
         """
         maps = []
         if self.config.action:
@@ -159,8 +168,6 @@ class DeltaTokenizer(Tokenizer):
 
         Args:
             decoded: [N, C, H, W] float.
-            next_frames: [N, C, H, W] uint8.
-            quantized: what the quantizer gave for them.
             real: [N] bool, no padding.
             weights: [N, C H W] of each error in the means.
         """
@@ -174,9 +181,3 @@ class DeltaTokenizer(Tokenizer):
             "commitment": quantized.commitment,
         }
         return {"loss": sum(losses.values()), **losses}  # type: ignore[dict-item]
-
-
-def transitions(segment: Segment) -> tuple[Tensor, Tensor, Tensor]:
-    """A segment [B, T] -> frames, actions, next frames, each [B (T − 1), ...]."""
-    frames, actions = segment.frames[:, :-1], segment.actions[:, :-1]
-    return frames.flatten(0, 1), actions.flatten(0, 1), segment.frames[:, 1:].flatten(0, 1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agent.config.tokenizers import DeltaLightTokenizerConfig
 from agent.nets.conv import pixels
-from agent.nets.initialization import rescale
+from agent.nets.initialization import STD
 from agent.segment import Segment, masked_mean
 from agent.tokenizers.delta import DeltaTokenizer, transitions
 from envs.spaces import Spaces
@@ -26,21 +26,19 @@ class DeltaLightTokenizer(DeltaTokenizer):
         if config.pushforward_after is not None:
             self.register_buffer("updates", torch.tensor(0))
         actions = [self.encoder_action, self.decoder_action] if config.action else []
-        rescale([self.from_code, *actions], config.embedding_std)
-        if (
-            config.residual
-        ):  # a copy at first: a decoder that must unlearn noise misses small changes
+        with torch.no_grad():
+            for module in (self.from_code, *actions):
+                module.weight.mul_(config.embedding_std / STD)
+        if config.residual:  # a copy at first: a decoder that must unlearn noise is slower
             self.decoder.zero_output()
 
     def reconstruct(
         self, frames: Tensor, actions: Tensor, cells: Tensor, features: Tensor | None = None
     ) -> Tensor:
-        """As in `DeltaTokenizer`."""
         decoded = super().reconstruct(frames, actions, cells, features)
         return pixels(frames) + decoded if self.config.residual else decoded
 
     def loss(self, segment: Segment) -> dict[str, Tensor]:
-        """As in `DeltaTokenizer`."""
         frames, actions, next_frames = transitions(segment)
         real = segment.mask[:, :-1].flatten()
         quantized = self.quantizer(self.vectors(frames, actions, next_frames))
@@ -60,26 +58,24 @@ class DeltaLightTokenizer(DeltaTokenizer):
 
     @torch.no_grad()
     def pushforward(self, segment: Segment, tokens: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """A segment's frames, from `first` on as they are decoded of the one before.
+        """The frames of a segment [B, T], from `first` on each decoded of the one before.
 
         An episode that begins later starts from one real frame.
 
         Args:
-            segment: [B, T].
-            tokens: [B, T − 1, K] that led to its frames.
-            first: number of real frames at the beginning.
+            tokens: [B, T − 1, K] that led to the frames.
+            first: Number of real frames at the beginning.
 
         Returns:
-            frames [B, T, C, H, W] uint8 and their features [B, T, c, h, w].
+            Frames [B, T, C, H, W] uint8, and their features [B, T, c, h, w].
         """
         steps = segment.mask.shape[1]
         real = segment.frames[:, : min(first, steps)]
         features_of = self.frame_features(real.flatten(0, 1)).unflatten(0, real.shape[:2])
         frames, features = list(real.unbind(dim=1)), list(features_of.unbind(dim=1))
         for t in range(len(frames), steps):
-            decoded = self.decode(
-                frames[-1], segment.actions[:, t - 1], tokens[:, t - 1], features[-1]
-            )
+            actions = segment.actions[:, t - 1]
+            decoded = self.decode(frames[-1], actions, tokens[:, t - 1], features[-1])
             # Padding leads nowhere: what follows it is an episode's first frame, or padding.
             follows = segment.mask[:, t - 1, None, None, None]
             frames.append(torch.where(follows, decoded, segment.frames[:, t]))
@@ -87,17 +83,9 @@ class DeltaLightTokenizer(DeltaTokenizer):
         return torch.stack(frames, dim=1), torch.stack(features, dim=1)
 
     def pixel_weights(self, frames: Tensor, next_frames: Tensor, real: Tensor) -> Tensor:
-        """How much each error counts; 1 on average over real transitions.
+        """How much each error counts, [N, C H W]; 1 on average over `real` transitions, [N] bool.
 
         In training, the record of how often each pixel changes moves a hundredth of the way.
-
-        Args:
-            frames: [N, C, H, W] uint8.
-            next_frames: [N, C, H, W] uint8.
-            real: [N] bool.
-
-        Returns:
-            [N, C H W] float32.
         """
         changed = (frames != next_frames).any(dim=1)
         if self.training:

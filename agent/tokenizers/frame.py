@@ -5,8 +5,6 @@ Sources: IRIS, section 2.1 and appendix A; DART, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from einops import rearrange
 from torch import Tensor
 
@@ -16,9 +14,6 @@ from agent.quantizers.make import make_quantizer
 from agent.segment import Segment, masked_mean, real_frames
 from agent.tokenizers.base import Tokenizer
 from envs.spaces import Spaces
-
-Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""Reconstructions and frames, [N, C, H, W] float near 0..1 -> weighted dissimilarity, [N]."""
 
 
 class FrameTokenizer(Tokenizer):
@@ -35,21 +30,19 @@ class FrameTokenizer(Tokenizer):
         self.decoder = Decoder(conv, latent=config.quantizer.vector_dim, channels=spaces.channels)
 
     def encode_vectors(self, frames: Tensor) -> Tensor:
-        """The vectors to quantise, row by row of the map. [N, C, H, W] uint8 -> [N, K, dim]."""
+        """What is quantized, row by row of the map. [N, C, H, W] uint8 -> [N, K, dim]."""
         return rearrange(self.encoder(pixels(frames)), "n d h w -> n (h w) d")
 
     def encode(self, frames: Tensor) -> Tensor:
         """frames: [..., C, H, W] uint8 -> tokens [..., K] int64."""
-        return self.quantizer.nearest(self.encode_vectors(frames.flatten(0, -4))).unflatten(
-            0, frames.shape[:-3]
-        )
+        tokens = self.quantizer.nearest(self.encode_vectors(frames.flatten(0, -4)))
+        return tokens.unflatten(0, frames.shape[:-3])
 
     def tokens_of(self, segment: Segment) -> Tensor:
         """Of a segment [B, T] the tokens [B, T, K] of its frames."""
         return self.encode(segment.frames)
 
     def reconstruction(self, segment: Segment) -> Tensor:
-        """Every frame but the first, of its tokens. [B, T] -> [B, T − 1, C, H, W] uint8."""
         return self.decode(self.encode(segment.frames[:, 1:]))
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -57,36 +50,23 @@ class FrameTokenizer(Tokenizer):
         return self.quantizer.lookup(tokens)
 
     def reconstruct(self, vectors: Tensor) -> Tensor:
-        """The decoder as it is trained. vectors: [N, K, dim] -> [N, C, H, W] float, near 0..1."""
+        """The decoder as it is trained. [N, K, dim] -> [N, C, H, W] float, near 0..1."""
         return self.decoder(rearrange(vectors, "n (h w) d -> n d h w", h=self.map_size))
 
     def decode(self, tokens: Tensor) -> Tensor:
         """tokens: [..., K] int64 -> frames [..., C, H, W] uint8."""
-        return to_frames(self.reconstruct(self.embed(tokens.flatten(0, -2)))).unflatten(
-            0, tokens.shape[:-1]
-        )
+        frames = to_frames(self.reconstruct(self.embed(tokens.flatten(0, -2))))
+        return frames.unflatten(0, tokens.shape[:-1])
 
-    def loss(self, segment: Segment, perceptual: Perceptual | None = None) -> dict[str, Tensor]:
-        """The loss over the segment's real frames.
-
-        The commitment term, with the codes' own, is over all frames, padded ones too.
-
-        Args:
-            perceptual: A further term, as published that of a pretrained network (Johnson et al.
-                2016). None by default, as no such network comes with the package.
-
-        Returns:
-            The weighted terms, and their sum as "loss".
-        """
+    def loss(self, segment: Segment) -> dict[str, Tensor]:
+        """As in `Tokenizer`; the commitment is over all frames, padded ones too."""
         frames, real = segment.frames.flatten(0, 1), real_frames(segment.mask).flatten()
         quantized = self.quantizer(self.encode_vectors(frames))
-        reconstruction, seen = self.reconstruct(quantized.vectors).float(), pixels(frames)
-        absolute = (reconstruction - seen).abs().flatten(1)
+        decoded = self.reconstruct(quantized.vectors).float()
+        absolute = (decoded - pixels(frames)).abs().flatten(1)
         losses = {
             "reconstruction_l1": self.config.l1 * masked_mean(absolute.mean(dim=1), real),
             "reconstruction_l2": self.config.l2 * masked_mean(absolute.square().mean(dim=1), real),
             "commitment": quantized.commitment,
         }
-        if perceptual is not None:
-            losses["perceptual"] = masked_mean(perceptual(reconstruction, seen), real)
-        return {"loss": sum(losses.values()), **losses}
+        return {"loss": sum(losses.values()), **losses}  # type: ignore[dict-item]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from agent.config.world_models import DynamicsConfig
 from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
-from agent.nets.transformer import Cache
+from agent.nets.initialization import initialize_like_gpt
+from agent.nets.transformer import Cache, CausalTransformer
 from agent.segment import Segment, masked_mean
-from agent.tokenizers.base import Tokenizer
 from envs.errors import BadInput
 
 
@@ -42,12 +42,15 @@ class Dynamics(nn.Module, ABC):
         self.config = config
         self.reward_code = scalar_code(config.reward, REWARD_CODES)
 
-    def add_heads(self, codebook_size: int) -> None:
-        """Make the output heads. Called last in a subclass's constructor."""
-        width = self.config.transformer.width
-        self.token_head = mlp_head(width, codebook_size)
-        self.reward_head = mlp_head(width, self.reward_code.size)
-        self.end_head = mlp_head(width, 2)
+    def add_transformer(self, positions_per_step: int, codebook_size: int) -> None:
+        """Make transformer and output heads. Called last in a subclass's constructor."""
+        self.positions_per_step = positions_per_step
+        sizes, context = self.config.transformer, self.config.context
+        self.transformer = CausalTransformer(sizes, context * positions_per_step)
+        self.token_head = mlp_head(sizes.width, codebook_size)
+        self.reward_head = mlp_head(sizes.width, self.reward_code.size)
+        self.end_head = mlp_head(sizes.width, 2)
+        self.apply(initialize_like_gpt)
 
     @abstractmethod
     def loss(self, segment: Segment, tokens: Tensor) -> dict[str, Tensor]:
@@ -72,31 +75,23 @@ class Dynamics(nn.Module, ABC):
         token_error = F.cross_entropy(
             predicted.flatten(0, 2), tokens.flatten(), reduction="none"
         ).view_as(tokens)
-        real = segment.mask[:, :-1, None].expand_as(tokens)  # a real step leads to a real frame
         end_error = F.cross_entropy(
             output.end.float().flatten(0, 1), segment.terminated.long().flatten(), reduction="none"
         ).view_as(segment.mask)
         reward_error = self.reward_code.loss(output.reward, segment.rewards)
+        real = segment.mask[:, :-1, None].expand_as(tokens)  # a real step leads to a real frame
         losses = {
             "tokens": c.tokens_weight * masked_mean(token_error, real),
             "reward": c.reward_weight * masked_mean(reward_error, segment.mask),
             "end": c.end_weight * masked_mean(end_error, segment.mask),
         }
-        correct = (predicted.argmax(dim=-1) == tokens).float()
-        return {
-            "loss": sum(losses.values()),
-            **losses,
-            "token_accuracy": masked_mean(correct, real),
-        }
+        accuracy = masked_mean((predicted.argmax(dim=-1) == tokens).float(), real)
+        return {"loss": sum(losses.values()), **losses, "token_accuracy": accuracy}
 
 
 Reads = Literal["frames", "codes"]
 """What a policy reads: frames, or the vectors that the dynamics' own tokens stand for."""
 
-ItsTokenizer, ItsDynamics = (
-    TypeVar("ItsTokenizer", bound=Tokenizer),
-    TypeVar("ItsDynamics", bound=Dynamics),
-)
 Latent = TypeVar("Latent", bound=tuple[Tensor, ...])
 """The newest frame as a world knows it, not yet read by its transformer; tensors [B, ...]."""
 
@@ -104,10 +99,11 @@ Latent = TypeVar("Latent", bound=tuple[Tensor, ...])
 class WorldState(NamedTuple, Generic[Latent]):
     """Where an imagined episode stands.
 
-    latent:   at its newest frame
-    cache:    the transformer's keys and values, written in place by `step`: of two states that came
-              from the same one, only the newer may go on
-    position: how much of the cache is filled; the same for the whole batch, hence a plain integer
+    Attributes:
+        latent: At its newest frame.
+        cache: The transformer's keys and values, written in place by `step`: of two states that
+            came from the same one, only the newer may go on.
+        position: How much of the cache is filled; the same for the whole batch, hence an integer.
     """
 
     latent: Latent
@@ -127,14 +123,14 @@ class Imagined(NamedTuple):
     action_features: Tensor
 
 
-def at(sequence: Tensor, place: int | Tensor) -> Tensor:
-    """Select [B, ...] of a sequence [B, n, ...], at one place or at each row's own ([B] int64)."""
-    if isinstance(place, int):
-        return sequence[:, place].contiguous()
-    return sequence[torch.arange(len(place), device=place.device), place]
+def at(sequence: Tensor, index: int | Tensor) -> Tensor:
+    """Select [B, ...] of a sequence [B, n, ...], at one index or at each row's own ([B] int64)."""
+    if isinstance(index, int):
+        return sequence[:, index].contiguous()
+    return sequence[torch.arange(len(index), device=index.device), index]
 
 
-class World(ABC, Generic[ItsTokenizer, ItsDynamics, Latent]):
+class World(ABC, Generic[Latent]):
     """A tokenizer and a dynamics as one world to imagine in.
 
     `step` leads from one state to the next; `outcome` predicts rewards and ends from what `step`
@@ -142,14 +138,7 @@ class World(ABC, Generic[ItsTokenizer, ItsDynamics, Latent]):
     `step_rows` let each row have its own age (agent/world_models/per_row.py).
     """
 
-    unit = "steps"  # of its context
-
-    def __init__(
-        self, tokenizer: ItsTokenizer, dynamics: ItsDynamics, reads: Reads = "frames"
-    ) -> None:
-        """Args:
-        reads: What the policy reads of this world.
-        """
+    def __init__(self, tokenizer: Any, dynamics: Any, reads: Reads = "frames") -> None:
         self.tokenizer = tokenizer
         self.dynamics = dynamics
         self.reads = reads
@@ -175,11 +164,14 @@ class World(ABC, Generic[ItsTokenizer, ItsDynamics, Latent]):
 
     def read(self, inputs: Tensor, cache: Cache, position: int = 0) -> int:
         """Fill the cache with inputs [B, n, width], from a position on. Returns n."""
-        if inputs.shape[1]:
-            self.dynamics.transformer(
-                inputs, cache, self.dynamics.transformer.cache_positions(position, inputs.shape[1])
-            )
-        return inputs.shape[1]
+        transformer, count = self.dynamics.transformer, inputs.shape[1]
+        if count:
+            transformer(inputs, cache, transformer.cache_positions(position, count))
+        return count
+
+    @abstractmethod
+    def look(self, frames: Tensor) -> Latent:
+        """What stands at the first frames of episodes, [B, C, H, W] uint8."""
 
     @abstractmethod
     def encode_history(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, Latent]:
@@ -216,7 +208,7 @@ class World(ABC, Generic[ItsTokenizer, ItsDynamics, Latent]):
 
         Args:
             actions: [B, F] int64.
-            cache: Filled at each row's own `RowPositions`, from 1 on.
+            cache: Filled at each row's own `row_positions`, from 1 on.
             ages: [B] int64, the number of frames before the newest, forgotten ones included.
             select: Chooses tokens from their logits.
         """
@@ -225,10 +217,6 @@ class World(ABC, Generic[ItsTokenizer, ItsDynamics, Latent]):
     def frames(self, latent: Latent) -> Tensor:
         """The newest frame as a picture, [B, C, H, W] uint8."""
 
-    @abstractmethod
-    def frames_of(self, frames: Tensor) -> Tensor:
-        """Real frames [..., C, H, W] uint8 as `frames` would show them."""
-
     @property
     @abstractmethod
     def code_shape(self) -> tuple[int, int]:
@@ -236,47 +224,31 @@ class World(ABC, Generic[ItsTokenizer, ItsDynamics, Latent]):
 
     @abstractmethod
     def codes(self, latent: Latent) -> Tensor:
-        """The newest frame as codes, as in `codes_of`, [B, number, dim]."""
-
-    @abstractmethod
-    def codes_of(self, frames: Tensor) -> Tensor:
-        """Real frames [..., C, H, W] uint8 as the dynamics' codes, [..., number, dim]."""
-
-    def observe(self, frames: Tensor) -> Tensor:
-        """What the policy reads of real frames [..., C, H, W] uint8.
-
-        Returns:
-            Frames of the same shape, or codes [..., number, dim] float.
-        """
-        return self.frames_of(frames) if self.reads == "frames" else self.codes_of(frames)
+        """The newest frame as codes, [B, number, dim]."""
 
     def observation(self, latent: Latent) -> Tensor:
-        """What the policy reads of imagined frames, [B, ...], as in `observe`."""
+        """What the policy reads of the newest frame: `frames` or `codes`."""
         return self.frames(latent) if self.reads == "frames" else self.codes(latent)
 
-    def check_past(self, steps: int) -> None:
-        """Check that a number of past frames fits in the context.
+    def observe(self, frames: Tensor) -> Tensor:
+        """What the policy reads of real frames [..., C, H, W] uint8."""
+        latent = self.look(frames.flatten(0, -4))
+        return self.observation(latent).unflatten(0, frames.shape[:-3])
 
-        Raises:
-            BadInput: If it does not.
-        """
-        if steps > self.dynamics.config.context:
+    def check_past(self, frames: int) -> None:
+        """Raises BadInput if so many past frames are more than the context."""
+        if frames > self.dynamics.config.context:
             raise BadInput(
-                f"{steps} past frames were given to a world model with a context of "
-                f"{self.dynamics.config.context} {self.unit}; give fewer, or train one with a "
-                "longer context."
+                f"{frames} past frames were given to a world model with a context of "
+                f"{self.dynamics.config.context}; give fewer, or train one with a longer context."
             )
 
     def outcome(
         self, action_features: Tensor, select: Select = gumbel_max
     ) -> tuple[Tensor, Tensor]:
-        """Sample rewards and ends of actions, for all steps of a rollout at once.
+        """Sample what comes of actions, for all steps of a rollout at once.
 
-        Args:
-            action_features: [..., width].
-
-        Returns:
-            Rewards [...] float32 and ends [...] bool.
+        action_features: [..., width] -> rewards [...] float32, ends [...] bool
         """
         dynamics = self.dynamics
         rewards = dynamics.reward_code.sample(dynamics.reward_head(action_features), select)

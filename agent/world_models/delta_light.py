@@ -12,28 +12,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from agent.config.world_models import DeltaLightDynamicsConfig
-from agent.nets.compiled_once import compiled_once
-from agent.nets.conv import pixels
-from agent.nets.heads import Select
-from agent.nets.transformer import Cache, CachePositions, RowPositions
 from agent.segment import Segment
 from agent.tokenizers.delta_light import DeltaLightTokenizer
 from agent.world_models.delta import DeltaDynamics, DeltaWorld
 from envs.errors import BadInput
 from envs.spaces import Spaces
 
-LEAST_CHANNELS = (
-    4  # they are normalised: fewer would tell frames apart by their signs, one not at all
-)
+LEAST_CHANNELS = 4  # they are normalised: fewer would tell frames apart by their signs alone
 
 
 class PerPlace(nn.Sequential):
     """The same layer for each place of a map. [N, C_in, h, w] -> [N, C_out, h, w]."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(
-            nn.Linear(channels_in, channels_out), nn.LayerNorm(channels_out), nn.SiLU()
-        )
+        layer = nn.Linear(channels_in, channels_out)
+        super().__init__(layer, nn.LayerNorm(channels_out), nn.SiLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -88,7 +81,6 @@ class DeltaLightWorld(DeltaWorld):
     Latent: ClassVar[type] = DeltaLightLatent
 
     def latent(self, frames: Tensor, pending: Tensor) -> DeltaLightLatent:
-        """As in `DeltaWorld`."""
         return DeltaLightLatent(frames, self.tokenizer.frame_features(frames), pending)
 
     def dynamics_frames(self, frames: Tensor) -> Tensor:
@@ -105,33 +97,12 @@ class DeltaLightWorld(DeltaWorld):
                 _, features = self.tokenizer.pushforward(segment, tokens, first)
         return self.dynamics.loss(segment, tokens, features)
 
-    def _imagine(
-        self,
-        frames: Tensor,
-        features: Tensor,
-        pending: Tensor,
-        actions: Tensor,
-        cache: Cache,
-        positions: CachePositions | RowPositions,
-        select: Select,
-    ) -> tuple[Tensor, ...]:
-        """As in `DeltaWorld`."""
-        inputs = torch.cat([pending, *self.dynamics.embed_actions(features, actions)], dim=1)
-        tokens, pending, at_action = self.predict_tokens(inputs, cache, positions, select)
-        decoded = self.tokenizer.decode(pixels(frames), actions, tokens, features)
-        return *self.latent(decoded, pending), tokens, at_action
-
-    _imagine_once = compiled_once(_imagine)
+    def features(self, latent: DeltaLightLatent, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return latent.features, latent.features
 
     @property
     def code_shape(self) -> tuple[int, int]:
-        """As in `World`."""
         return self.tokenizer.map_size**2, self.tokenizer.config.frame_latent
 
     def codes(self, latent: DeltaLightLatent) -> Tensor:
-        """As in `World`."""
         return rearrange(latent.features, "n c h w -> n (h w) c")
-
-    def codes_of(self, frames: Tensor) -> Tensor:
-        """As in `World`."""
-        return rearrange(self.dynamics_frames(frames), "... c h w -> ... (h w) c")

@@ -15,8 +15,7 @@ from agent.config.world_models import FrameDynamicsConfig
 from agent.nets.actions import ActionEmbedding
 from agent.nets.compiled_once import compiled_once
 from agent.nets.heads import Select, gumbel_max
-from agent.nets.initialization import initialize_like_gpt
-from agent.nets.transformer import Cache, CachePositions, CausalTransformer, RowPositions
+from agent.nets.transformer import Cache, Positions
 from agent.segment import Segment
 from agent.tokenizers.frame import FrameTokenizer
 from agent.world_models.base import Dynamics, DynamicsOutput, Imagined, World, WorldState, at
@@ -41,32 +40,21 @@ class FrameDynamics(Dynamics):
                 "the one before it, so choose at least 2."
             )
         codebook_size, self.tokens = tokenizer.quantizer.config.num_codes, tokenizer.tokens
-        self.positions_per_step = self.tokens + 1
-        width = config.transformer.width
-        self.token_embedding = nn.Embedding(codebook_size, width)
-        self.action_embedding = ActionEmbedding(spaces.actions, width)
-        self.transformer = CausalTransformer(
-            config.transformer, config.context * self.positions_per_step
-        )
-        self.add_heads(codebook_size)
-        self.apply(initialize_like_gpt)
+        self.token_embedding = nn.Embedding(codebook_size, config.transformer.width)
+        self.action_embedding = ActionEmbedding(spaces.actions, config.transformer.width)
+        self.add_transformer(self.tokens + 1, codebook_size)
 
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """The transformer's inputs. [B, T, K] and [B, T, F] -> [B, T (K + 1), width]."""
-        return torch.cat(
-            [self.token_embedding(tokens), self.action_embedding(actions).unsqueeze(2)], dim=2
-        ).flatten(1, 2)
+        embedded = [self.token_embedding(tokens), self.action_embedding(actions).unsqueeze(2)]
+        return torch.cat(embedded, dim=2).flatten(1, 2)
 
     def forward(self, tokens: Tensor, actions: Tensor) -> DynamicsOutput:
         """tokens: [B, T, K] of T frames; actions: [B, T, F]."""
-        steps = tokens.shape[1]
-        y = self.transformer(self.embed(tokens, actions)).unflatten(
-            1, (steps, self.positions_per_step)
-        )
+        y = self.transformer(self.embed(tokens, actions))
+        y = y.unflatten(1, (-1, self.positions_per_step))
         at_actions = y[:, :, -1]
-        predicting = torch.cat(
-            [at_actions[:, :-1].unsqueeze(2), y[:, 1:, : self.tokens - 1]], dim=2
-        )
+        predicting = torch.cat([at_actions[:, :-1, None], y[:, 1:, : self.tokens - 1]], dim=2)
         return DynamicsOutput(
             self.token_head(predicting), self.reward_head(at_actions), self.end_head(at_actions)
         )
@@ -76,21 +64,16 @@ class FrameDynamics(Dynamics):
 
 
 def next_token(
-    dynamics: FrameDynamics, inputs: Tensor, cache: Cache, places: CachePositions | RowPositions
+    dynamics: FrameDynamics, inputs: Tensor, cache: Cache, positions: Positions
 ) -> tuple[Tensor, Tensor]:
-    """One pass of the transformer on the way to the next token.
-
-    Returns:
-        The last input's output, [B, width], and the next token's logits, [B, codebook].
-    """
-    y = dynamics.transformer(inputs, cache, places)
+    """One pass of the transformer: the last input's output, and the next token's logits."""
+    y = dynamics.transformer(inputs, cache, positions)
     return y, dynamics.token_head(y)
 
 
 # torch.compile takes this once, not the whole step of K passes as in Δ-IRIS: a step of IRIS has
-# 160 layers. A function that takes and returns only tensors and modules need not even be traced
-# again.
-next_token_again = compiled_once(next_token)
+# 160 layers. A function of tensors and modules alone need not even be traced again.
+next_token_once = compiled_once(next_token)
 
 
 class FrameLatent(NamedTuple):
@@ -104,19 +87,23 @@ class FrameLatent(NamedTuple):
     tokens: Tensor
 
 
-class FrameWorld(World[FrameTokenizer, FrameDynamics, FrameLatent]):
-    """A per-frame tokenizer and its dynamics. A frame is decoded only where it is asked for."""
+class FrameWorld(World[FrameLatent]):
+    """A per-frame tokenizer and its dynamics. A frame is decoded only where it is asked for.
 
-    unit = "frames"
+    A policy sees real frames as reconstructions, too (IRIS, section 2.3).
+    """
+
+    tokenizer: FrameTokenizer
+    dynamics: FrameDynamics
 
     def start(self, segment: Segment) -> WorldState[FrameLatent]:
-        """As in `World`.
-
-        If the segment fills the context, only its newest frame is read: the first step would forget
-        the others.
-        """
+        """As in `World`. Of a full context only the newest frame is read: the first step would
+        forget the others."""
         full = segment.mask.shape[1] == self.dynamics.config.context
         return super().start(segment[:, -1:] if full else segment)
+
+    def look(self, frames: Tensor) -> FrameLatent:
+        return FrameLatent(self.tokenizer.encode(frames))
 
     def encode_history(self, segment: Segment, last: int | Tensor) -> tuple[Tensor, FrameLatent]:
         self.check_past(segment.mask.shape[1])
@@ -129,29 +116,27 @@ class FrameWorld(World[FrameTokenizer, FrameDynamics, FrameLatent]):
     ) -> tuple[Imagined, WorldState[FrameLatent]]:
         """As in `World`; where the context has no room for another frame, the newest one stays."""
         dynamics, position, tokens = self.dynamics, state.position, state.latent.tokens
-        if position // dynamics.positions_per_step >= dynamics.config.context - 1:
+        per_step = dynamics.positions_per_step
+        if position // per_step >= dynamics.config.context - 1:
             position = 0
-        if position % dynamics.positions_per_step == 0:
+        if position % per_step == 0:
             position += self.read(dynamics.token_embedding(tokens[:, :-1]), state.cache, position)
-        places = dynamics.transformer.cache_positions(position, dynamics.positions_per_step)
+        positions = dynamics.transformer.cache_positions(position, per_step)
         imagined = self._imagine(
-            tokens[:, -1:], actions, state.cache, places, select, next_token_again
+            tokens[:, -1:], actions, state.cache, positions, select, next_token_once
         )
-        return imagined, WorldState(
-            FrameLatent(imagined.tokens), state.cache, position + dynamics.positions_per_step
-        )
+        following = WorldState(FrameLatent(imagined.tokens), state.cache, position + per_step)
+        return imagined, following
 
     def step_rows(
         self, latent: FrameLatent, actions: Tensor, cache: Cache, ages: Tensor, select: Select
     ) -> tuple[Imagined, FrameLatent]:
-        """As in `World`. Each step reads the newest frame as a whole, even if it was read before.
-
-        Where the context was full, that frame stands at another place now.
-        """
+        """As in `World`. The newest frame is read whole, even if it was read before: where the
+        context was full, it stands at another place now."""
         dynamics = self.dynamics
         begins = ages % (dynamics.config.context - 1) * dynamics.positions_per_step + 1
-        places = dynamics.transformer.row_positions(begins, 2 * dynamics.tokens)
-        imagined = self._imagine(latent.tokens, actions, cache, places, select, next_token)
+        positions = dynamics.transformer.row_positions(begins, 2 * dynamics.tokens)
+        imagined = self._imagine(latent.tokens, actions, cache, positions, select, next_token)
         return imagined, FrameLatent(imagined.tokens)
 
     def _imagine(
@@ -159,7 +144,7 @@ class FrameWorld(World[FrameTokenizer, FrameDynamics, FrameLatent]):
         unread: Tensor,
         actions: Tensor,
         cache: Cache,
-        places: CachePositions | RowPositions,
+        positions: Positions,
         select: Select,
         predict: Callable[..., tuple[Tensor, Tensor]],
     ) -> Imagined:
@@ -167,31 +152,22 @@ class FrameWorld(World[FrameTokenizer, FrameDynamics, FrameLatent]):
 
         Args:
             unread: [B, n], the newest frame's tokens that are not in the cache.
-            places: Of those, the action, and the next frame's tokens but the last.
+            positions: Of those, the action, and the next frame's tokens but the last.
             predict: `next_token`, or its compiled form.
         """
-        dynamics = self.dynamics
-        inputs = torch.cat(
-            [dynamics.token_embedding(unread), dynamics.action_embedding(actions).unsqueeze(1)],
-            dim=1,
-        )
-        chosen: list[Tensor] = []
-        outputs: list[Tensor] = []
-        for here in places.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
-            if chosen:
-                inputs = dynamics.token_embedding(chosen[-1]).unsqueeze(1)
+        dynamics, tokens, outputs = self.dynamics, [], []
+        inputs = dynamics.embed(unread.unsqueeze(1), actions.unsqueeze(1))
+        for here in positions.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
+            if tokens:
+                inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
             output, logits = predict(dynamics, inputs, cache, here)
             outputs.append(output)
-            chosen.append(select(logits))
-        return Imagined(torch.stack(chosen, dim=1), outputs[0])
+            tokens.append(select(logits))
+        return Imagined(torch.stack(tokens, dim=1), outputs[0])
 
     def frames(self, latent: FrameLatent) -> Tensor:
         """As in `World`. The decoder runs only here."""
         return self.tokenizer.decode(latent.tokens)
-
-    def frames_of(self, frames: Tensor) -> Tensor:
-        """Reconstructions, as the policy acts on what it learned from (IRIS, section 2.3)."""
-        return self.tokenizer.decode(self.tokenizer.encode(frames))
 
     @property
     def code_shape(self) -> tuple[int, int]:
@@ -199,6 +175,3 @@ class FrameWorld(World[FrameTokenizer, FrameDynamics, FrameLatent]):
 
     def codes(self, latent: FrameLatent) -> Tensor:
         return self.tokenizer.embed(latent.tokens)
-
-    def codes_of(self, frames: Tensor) -> Tensor:
-        return self.tokenizer.embed(self.tokenizer.encode(frames))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.nets.noise import KeyedGumbelMax, split
 from agent.nets.transformer import Cache
-from agent.segment import Segment, unlabelled_segment
+from agent.segment import Segment
 from agent.world_models.base import World
 from envs.spaces import Spaces
 
@@ -17,11 +17,12 @@ from envs.spaces import Spaces
 class PerRowState(NamedTuple):
     """Where N imagined episodes stand. Allocated once; `start` and `step` write in place.
 
-    latent: at the newest frame of each
-    cache:  the transformer's keys and values; each row from its own beginning, at `RowPositions`
-    ages:   [N] int64, steps before the newest frame that were seen or imagined
-    keys:   [N] int64, from which all that the episode draws follows
-    clocks: [N] int64, steps since the episode's start
+    Attributes:
+        latent: At the newest frame of each.
+        cache: The transformer's keys and values, each row from its own beginning.
+        ages: [N] int64, steps before the newest frame that were seen or imagined.
+        keys: [N] int64, from which all that the episode draws follows.
+        clocks: [N] int64, steps since the episode's start.
     """
 
     latent: tuple[Tensor, ...]
@@ -34,10 +35,11 @@ class PerRowState(NamedTuple):
 class Outcome(NamedTuple):
     """What came of a step.
 
-    frames:  [N, C, H, W] uint8, the next observations
-    tokens:  [N, K] int64, those that led to them
-    rewards: [N] float32
-    ends:    [N] bool
+    Attributes:
+        frames: [N, C, H, W] uint8, the next observations.
+        tokens: [N, K] int64, those that led to them.
+        rewards: [N] float32.
+        ends: [N] bool.
     """
 
     frames: Tensor
@@ -53,38 +55,29 @@ class PerRowWorld:
     """
 
     def __init__(self, world: World, spaces: Spaces) -> None:
-        """spaces: of the environment that the world is one of"""
         self.world, self.spaces = world, spaces
 
     @torch.no_grad()
     def empty(self, rows: int) -> PerRowState:
         """The state of so many rows, none of which was started yet."""
         transformer = self.world.dynamics.transformer
-        number = transformer.positions.weight.new_zeros(3, rows, dtype=torch.int64)
-        black = number.new_zeros(1, 1, *self.spaces.frame_shape, dtype=torch.uint8)
-        actions, mask = (
-            number.new_zeros(1, 1, len(self.spaces.actions)),
-            number.new_zeros(1, 1, dtype=torch.bool),
-        )
-        _, of_one = self.world.encode_history(unlabelled_segment(black, actions, mask), 0)
-        latent = of_one._make(x.repeat(rows, *[1] * (x.ndim - 1)) for x in of_one)
-        return PerRowState(
-            latent,
-            transformer.empty_cache(rows),
-            number[0].clone(),
-            number[1].clone(),
-            number[2].clone(),
-        )
+        with torch.device(transformer.positions.weight.device):
+            frames = torch.zeros(rows, *self.spaces.frame_shape, dtype=torch.uint8)
+            numbers = [torch.zeros(rows, dtype=torch.int64) for _ in range(3)]
+        return PerRowState(self.world.look(frames), transformer.empty_cache(rows), *numbers)
 
     @torch.no_grad()
     def start(self, state: PerRowState, rows: Tensor, segment: Segment, keys: Tensor) -> Tensor:
         """Begin new episodes in some rows, from real frames; the others go on undisturbed.
 
-        rows:    [M] int64, each once
-        segment: [M, T]; a row's episode begins at its last frame, the one after its last step
-                 (`mask`; no padding before it), and has seen the frames and actions before
-        keys:    [M] int64
-        -> that frame as the world shows it, [M, C, H, W] uint8
+        Args:
+            rows: [M] int64, each once.
+            segment: [M, T]; a row's episode begins at its last frame, the one after its last step
+                (`mask`; no padding before it), and has seen the frames and actions before.
+            keys: [M] int64.
+
+        Returns:
+            That frame as the world shows it, [M, C, H, W] uint8.
         """
         transformer, ages = self.world.dynamics.transformer, segment.mask.sum(dim=1)
         past, latent = self.world.encode_history(segment, ages)

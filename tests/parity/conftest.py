@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.actor_critic import actor_critic_loss, burn_in, imagine
+from agent.actor_critic import actor_critic_loss
 from agent.agent import Agent
+from agent.imagination import imagine
 from agent.nets.heads import greedy
 from agent.segment import Segment
 from agent.world_models.delta import DeltaWorld
@@ -114,7 +115,7 @@ def ours(model, published) -> SimpleNamespace:
         config = agent.config.actor_critic
         start = segment[:, : int(published["imagine/burn_in"])]
         past = start.frames[:, :-1]
-        state, target_state = burn_in(agent.policy, past), burn_in(agent.target_policy, past)
+        state, target_state = agent.policy.burn_in(past), agent.target_policy.burn_in(past)
         world = Guided(agent.world, published["imagine/frames"])
         trajectory = imagine(world, agent.policy, start, state, config.horizon, greedy)
         output, _ = agent.policy(trajectory.observations[:, :-1], state)

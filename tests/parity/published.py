@@ -55,6 +55,8 @@ RULES = [
     (r"\.f\.3\.", ".norm2."),
     (r"\.f\.5\.", ".conv2."),
     (r"\.skip_projection\.", ".skip."),
+    (r"(\.encoder|frame_encoder)\.(\d+)\.conv\.", r"\1.\2."),
+    (r"\.decoder\.(\d+)\.conv\.", r".decoder.\1.1."),
 ]
 
 
