@@ -7,25 +7,10 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.config import ActorCriticConfig, AgentConfig
+from agent.config import KINDS, ActorCriticConfig, AgentConfig
 from agent.config.networks import ConvConfig, TransformerConfig
-from agent.config.policies import (
-    CnnLstmPolicyConfig,
-    CodeLstmPolicyConfig,
-    PolicyConfig,
-    VitPolicyConfig,
-)
+from agent.config.policies import PolicyConfig
 from agent.config.quantizers import CosineEmaConfig, VqConfig
-from agent.config.tokenizers import (
-    DeltaLightTokenizerConfig,
-    DeltaTokenizerConfig,
-    FrameTokenizerConfig,
-)
-from agent.config.world_models import (
-    DeltaDynamicsConfig,
-    DeltaLightDynamicsConfig,
-    FrameDynamicsConfig,
-)
 from agent.runs.train import train
 from agent.segment import Segment
 from envs.spaces import Spaces
@@ -33,34 +18,12 @@ from tests.tiny import leave_out_films, tiny
 
 ACTIONS, SIZE = 4, 16
 SPACES = Spaces(channels=3, size=SIZE, actions=(ACTIONS, ACTIONS))
-
-
-def small_config() -> AgentConfig:
-    """Every part of the agent, as small as it gets."""
-
-    def conv() -> ConvConfig:
-        return ConvConfig(base=8, mult=[1, 2], down=[1, 1], groups=4)
-
-    return AgentConfig(
-        tokenizer=DeltaTokenizerConfig(
-            conv=conv(),
-            frame_conv=conv(),
-            quantizer=CosineEmaConfig(size=16, dim=8),
-            tokens=4,
-            latent=8,
-        ),
-        dynamics=DeltaDynamicsConfig(
-            conv=conv(), transformer=TransformerConfig(layers=2, heads=2, width=32), context=8
-        ),
-        policy=CnnLstmPolicyConfig(conv=conv(), latent=4, hidden=16),
-        actor_critic=ActorCriticConfig(burn_in=3, horizon=5),
-    )
-
+CONV = ConvConfig(base=8, mult=[1, 2], down=[1, 1], groups=4)
 
 POLICIES: dict[str, PolicyConfig] = {
-    "cnn_lstm": small_config().policy,
-    "code_lstm": CodeLstmPolicyConfig(latent=4, hidden=16),
-    "vit": VitPolicyConfig(layers=2, heads=2, width=16, mlp=16, dropout=0.2),
+    "cnn_lstm": KINDS["policy"]["cnn_lstm"](conv=CONV, latent=4, hidden=16),
+    "code_lstm": KINDS["policy"]["code_lstm"](latent=4, hidden=16),
+    "vit": KINDS["policy"]["vit"](layers=2, heads=2, width=16, mlp=16, dropout=0.2),
 }
 AGENTS = {
     "delta_iris": ("delta", "cnn_lstm"),
@@ -68,40 +31,65 @@ AGENTS = {
     "iris": ("frame", "cnn_lstm"),
     "dart": ("frame", "vit"),
 }
+LIGHT = {  # what delta_light has besides
+    "tokenizer": {
+        "residual": True,
+        "embedding_std": 1.0,
+        "change_weighting": 30.0,
+        "pushforward_after": 2,
+    },
+    "dynamics": {"latent": 4, "pushforward_from": 2},
+}
 
 
-def shared(config: object) -> dict[str, object]:
-    """What a light part has in common with the published one."""
-    return {name: value for name, value in vars(config).items() if name != "kind"}
+def config_of(world: str, policy: str = "cnn_lstm") -> AgentConfig:
+    """Every part of an agent, as small as it gets."""
+    tokenizer, dynamics = KINDS["tokenizer"][world], KINDS["dynamics"][world]
+    transformer = TransformerConfig(layers=2, heads=2, width=32)
+    actor_critic = ActorCriticConfig(burn_in=3, horizon=5)
+    if world == "frame":  # 2×2 tokens
+        conv = ConvConfig(base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1)
+        transformer.dropout = 0.1
+        parts = (
+            tokenizer(conv=conv, quantizer=VqConfig(size=16, dim=8, commitment=1.0)),
+            dynamics(transformer=transformer, context=6),
+        )
+    else:
+        light = LIGHT if world == "delta_light" else {"tokenizer": {}, "dynamics": {}}
+        book = CosineEmaConfig(size=16, dim=8)
+        sizes = {"conv": CONV, "frame_conv": CONV, "quantizer": book, "tokens": 4, "latent": 8}
+        parts = (
+            tokenizer(**sizes, **light["tokenizer"]),
+            dynamics(conv=CONV, transformer=transformer, context=8, **light["dynamics"]),
+        )
+        if world == "delta_light":
+            actor_critic.entropy_half_life = 2
+    return copy.deepcopy(AgentConfig(*parts, POLICIES[policy], actor_critic))
 
 
-def config_of(world: str, policy: str) -> AgentConfig:
-    """As small, of any combination."""
-    parts = small_config()
-    if world == "delta_light":
-        parts.tokenizer = DeltaLightTokenizerConfig(
-            **shared(parts.tokenizer),
-            residual=True,
-            embedding_std=1.0,
-            change_weighting=30.0,
-            pushforward_after=2,
-        )
-        parts.dynamics = DeltaLightDynamicsConfig(
-            **shared(parts.dynamics), latent=4, pushforward_from=2
-        )
-        parts.actor_critic.entropy_half_life = 2
-    if world == "frame":
-        conv = ConvConfig(
-            base=8, mult=[1, 1], down=[1, 1], patch=2, groups=4, attention=1
-        )  # 2×2 tokens
-        parts.tokenizer = FrameTokenizerConfig(
-            conv=conv, quantizer=VqConfig(size=16, dim=8, commitment=1.0)
-        )
-        parts.dynamics = FrameDynamicsConfig(
-            transformer=TransformerConfig(layers=2, heads=2, width=32, dropout=0.1), context=6
-        )
-    parts.policy = copy.deepcopy(POLICIES[policy])
-    return parts
+def small_config() -> AgentConfig:
+    """The published agent's parts."""
+    return config_of("delta")
+
+
+def make_agent(world: str = "delta", patch: int | None = None, **dynamics: object) -> Agent:
+    """In evaluation mode, with weights so large that every input is felt.
+
+    patch: of the tokenizer's encoder, if not the usual one; of 4, a frame is one token
+    """
+    config = config_of(world)
+    config.tokenizer.conv.patch = patch or config.tokenizer.conv.patch
+    for name, value in dynamics.items():
+        setattr(config.dynamics, name, value)
+    config.actor_critic = ActorCriticConfig(burn_in=1, horizon=config.dynamics.context)
+    torch.manual_seed(0)
+    agent = Agent(config, SPACES).eval().requires_grad_(False)
+    for p in agent.dynamics.parameters():
+        if p.ndim == 2:
+            p.normal_(std=0.2)
+    if world == "frame":  # codes among the encoder's vectors
+        agent.tokenizer.quantizer.codebook.normal_(std=0.3)
+    return agent
 
 
 def random_segment(
@@ -125,6 +113,27 @@ def random_segment(
     )
 
 
+def padded_segment(steps: int) -> Segment:
+    """Row 0 starts after two padded steps, row 1 ends after three; rewards of all sizes."""
+    segment = random_segment(3, steps)
+    segment.mask[:] = True
+    segment.mask[0, :2] = segment.mask[1, 3:] = False
+    segment.terminated[:] = False
+    segment.terminated[1, 2] = True
+    segment.rewards[:] = torch.linspace(-3, 40, 3 * steps).view(3, steps)
+    return segment
+
+
+def floats(losses: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Losses as numbers, to compare."""
+    return {name: value.item() for name, value in losses.items()}
+
+
+def unlearned(module: torch.nn.Module) -> list[str]:
+    """The parameters in which no gradient arrived."""
+    return [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+
+
 @pytest.fixture
 def agent() -> Agent:
     torch.manual_seed(0)
@@ -139,18 +148,9 @@ def without_films(monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A run of three epochs with all its checkpoints. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
+    run = tmp_path_factory.mktemp("trained") / "run"
+    changes = ("epochs=3", "keep=3", "learner.mode=eager", "evaluation.num_envs=1", "logger=csv")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_films(patch)
-        train(
-            tiny(
-                f"run={folder}",
-                "epochs=3",
-                "keep=3",
-                "learner.mode=eager",
-                "evaluation.num_envs=1",
-                "logger=csv",
-            ),
-            [],
-        )
-    return folder
+        train(tiny(f"run={run}", *changes), [])
+    return run

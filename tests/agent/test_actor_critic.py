@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -11,13 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchrl.objectives.value.functional import td_lambda_return_estimate
 
-from agent.actor_critic import (
-    actor_critic_loss,
-    lambda_returns,
-    policy_loss,
-    until_first_end,
-    update_target,
-)  # fmt: skip
+from agent.actor_critic import actor_critic_loss, lambda_returns, until_first_end, update_target
 from agent.advantages import centered, faded
 from agent.agent import Agent
 from agent.config import ActorCriticConfig, PartConfig, TrainConfig
@@ -25,71 +21,57 @@ from agent.imagination import Trajectory
 from agent.nets.heads import symlog
 from agent.policies.base import PolicyOutput
 from agent.policies.lstm import CnnLstmPolicy
+from agent.segment import Segment
 from agent.training.components import make_learner
-from tests.agent.conftest import ACTIONS, SPACES, random_segment, small_config
-
-
-def n_step_return(
-    rewards: list, ends: list, values: list, t: int, n: int, discount: float
-) -> float:
-    """r_t + γ r_{t+1} + … + γ^n v_{t+n}, cut off behind an end."""
-    total = 0.0
-    for i in range(n):
-        total += discount**i * rewards[t + i]
-        if ends[t + i]:
-            return total
-    return total + discount**n * values[t + n]
+from tests.agent.conftest import ACTIONS, POLICIES, SPACES, floats, random_segment, small_config
 
 
 def mixture(
     rewards: list, ends: list, values: list, discount: float, lambda_: float
 ) -> list[float]:
     """The λ-return as the weighted mean of all n-step returns (Sutton and Barto, eq. 12.3)."""
+
+    def n_step_return(t: int, n: int) -> float:
+        """r_t + γ r_{t+1} + … + γ^n v_{t+n}, cut off behind an end."""
+        total = 0.0
+        for i in range(n):
+            total += discount**i * rewards[t + i]
+            if ends[t + i]:
+                return total
+        return total + discount**n * values[t + n]
+
     horizon, returns = len(rewards), []
     for t in range(horizon):
         longest = horizon - t
-        weights = [(1 - lambda_) * lambda_ ** (n - 1) for n in range(1, longest)] + [
-            lambda_ ** (longest - 1)
-        ]
-        parts = [
-            n_step_return(rewards, ends, values, t, n, discount) for n in range(1, longest + 1)
-        ]
-        returns.append(sum(w * p for w, p in zip(weights, parts, strict=True)))
+        weights = [(1 - lambda_) * lambda_ ** (n - 1) for n in range(1, longest)]
+        weights.append(lambda_ ** (longest - 1))
+        returns.append(sum(w * n_step_return(t, n + 1) for n, w in enumerate(weights)))
     return returns
 
 
 @st.composite
 def rollouts(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, float, float]:
-    batch, horizon, seed = (
-        draw(st.integers(1, 3)),
-        draw(st.integers(1, 18)),
-        draw(st.integers(0, 2**31)),
-    )
-    g = torch.Generator().manual_seed(seed)
+    batch, horizon = draw(st.integers(1, 3)), draw(st.integers(1, 18))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     rewards = torch.randn(batch, horizon, generator=g, dtype=torch.float64)
     values = 5 * torch.randn(batch, horizon + 1, generator=g, dtype=torch.float64)
     ends = torch.rand(batch, horizon, generator=g) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     return rewards, ends, values, draw(st.floats(0, 1)), draw(st.floats(0, 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rollouts())
 def test_lambda_returns(rollout) -> None:
     rewards, ends, values, discount, lambda_ = rollout
     returns = lambda_returns(rewards, ends, values, discount, lambda_)
-    rows = zip(rewards.tolist(), ends.tolist(), values.tolist(), strict=True)
+    rows = zip(rewards.tolist(), ends.tolist(), values.tolist())
     expected = torch.tensor([mixture(*row, discount, lambda_) for row in rows], dtype=torch.float64)
     # 1 − end and γ are float32 inside.
     torch.testing.assert_close(returns, expected, rtol=1e-5, atol=1e-5)
 
-    done = ends.unsqueeze(-1)
+    following, reward, done = (x.unsqueeze(-1) for x in (values[:, 1:], rewards, ends))
     torchrl = td_lambda_return_estimate(
-        discount,
-        lambda_,
-        values[:, 1:].unsqueeze(-1),
-        rewards.unsqueeze(-1),
-        done=done,
-        terminated=done,
+        discount, lambda_, following, reward, done=done, terminated=done
     )
     torch.testing.assert_close(returns, torchrl.squeeze(-1).double(), rtol=1e-5, atol=1e-5)
 
@@ -103,11 +85,10 @@ def test_lambda_returns_by_hand() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=20))
-def test_until_first_end(ends: list[bool]) -> None:
-    expected = [not any(ends[:t]) for t in range(len(ends))]
-    assert until_first_end(torch.tensor([ends]))[0].tolist() == expected
+def test_until_first_end() -> None:
+    for ends in product((False, True), repeat=4):
+        expected = [not any(ends[:t]) for t in range(4)]
+        assert until_first_end(torch.tensor([ends]))[0].tolist() == expected
 
 
 BATCH, HORIZON = 5, 4
@@ -117,8 +98,7 @@ CONFIG = ActorCriticConfig(
 
 
 def make_policy(value: str = "two_hot") -> CnnLstmPolicy:
-    config = small_config().policy
-    config.value = value
+    config = replace(POLICIES["cnn_lstm"], value=value)
     return CnnLstmPolicy(config, SPACES.frame_shape, SPACES.actions)
 
 
@@ -137,11 +117,8 @@ def make_rollout(value_size: int) -> tuple[PolicyOutput, Tensor, Trajectory]:
     )
     action_logits = torch.randn(BATCH, HORIZON, 2, ACTIONS, generator=g).requires_grad_()
     value = torch.randn(BATCH, HORIZON, value_size, generator=g).requires_grad_()
-    return (
-        PolicyOutput(action_logits, value),
-        3 * torch.randn(BATCH, HORIZON + 1, generator=g),
-        trajectory,
-    )
+    target_values = 3 * torch.randn(BATCH, HORIZON + 1, generator=g)
+    return PolicyOutput(action_logits, value), target_values, trajectory
 
 
 @pytest.mark.parametrize(("value", "size"), [("two_hot", 255), ("scalar", 1)])
@@ -155,40 +132,36 @@ def test_the_losses_against_a_loop(value: str, size: int) -> None:
             if any(row[1][:t]):
                 break
             log_p = output.action_logits[b, t].detach().double().log_softmax(-1)
-            chosen = sum(
-                log_p[factor, choice].item()
-                for factor, choice in enumerate(trajectory.actions[b, t])
-            )
+            choices = enumerate(trajectory.actions[b, t])
+            chosen = sum(log_p[factor, choice].item() for factor, choice in choices)
             actor.append(-chosen * (lambda_return[t] - values[b, t].item()))
             entropies.append(-(log_p.exp() * log_p).sum().item())
             code = output.value[b, t].detach().double()
             if value == "scalar":
                 critic.append((code.item() - lambda_return[t]) ** 2)
             else:
-                place = (
-                    symlog(torch.tensor(lambda_return[t], dtype=torch.float64)).item() + 20
-                ) / (40 / 254)
-                low, log_p = int(place), code.log_softmax(-1)
-                critic.append(
-                    -((low + 1 - place) * log_p[low] + (place - low) * log_p[low + 1]).item()
-                )
+                y = symlog(torch.tensor(lambda_return[t], dtype=torch.float64)).item()
+                place = (y + 20) / (40 / 254)
+                low, share, log_p = int(place), place - int(place), code.log_softmax(-1)
+                critic.append(-((1 - share) * log_p[low] + share * log_p[low + 1]).item())
             returns.append(lambda_return[t])
             rewards.append(row[0][t])
     mean = lambda terms: sum(terms) / len(terms)
-    expected = {
+    losses = {
         "actor": mean(actor),
         "critic": mean(critic),
         "entropy_bonus": -0.07 * mean(entropies),
     }
-    expected |= {
-        "loss": sum(expected.values()),
+    expected = losses | {
+        "loss": sum(losses.values()),
         "entropy": mean(entropies),
         "imagined_return": mean(returns),
+        "imagined_reward": mean(rewards),
+        "imagined_end_rate": 4 / 5,
     }
-    expected |= {"imagined_reward": mean(rewards), "imagined_end_rate": 4 / 5}
     assert len(actor) == 1 + 2 + 3 + 4 + 4
-    losses = actor_critic_loss(make_policy(value), output, values, trajectory, CONFIG)
-    assert {name: x.item() for name, x in losses.items()} == pytest.approx(expected, rel=1e-4)
+    ours = floats(actor_critic_loss(make_policy(value), output, values, trajectory, CONFIG))
+    assert ours == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
@@ -203,25 +176,20 @@ def test_centered_advantages(scale: float) -> None:
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_actor_sees_them_where_it_shall() -> None:
-    output, values, trajectory = make_rollout(255)
-    losses = [
-        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG, scale=scale)
-        for scale in (None, centered)
-    ]
-    assert losses[0]["actor"] != losses[1]["actor"]
-    assert all(
-        torch.equal(losses[0][name], losses[1][name])
-        for name in losses[0]
-        if name not in ("actor", "loss")
-    )
+def loss_of(output: PolicyOutput, values: Tensor, trajectory: Trajectory, **options) -> dict:
+    return actor_critic_loss(make_policy(), output, values, trajectory, CONFIG, **options)
+
+
+def test_only_the_actor_sees_scaled_advantages() -> None:
+    rollout = make_rollout(255)
+    plain, scaled = loss_of(*rollout), loss_of(*rollout, scale=centered)
+    assert {name for name in plain if plain[name] != scaled[name]} == {"actor", "loss"}
 
 
 def gradients(
     output: PolicyOutput, values: Tensor, trajectory: Trajectory
 ) -> tuple[Tensor, Tensor]:
-    loss = actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["loss"]
-    return torch.autograd.grad(loss, list(output))
+    return torch.autograd.grad(loss_of(output, values, trajectory)["loss"], list(output))
 
 
 def test_what_comes_after_the_first_end_has_no_influence() -> None:
@@ -230,9 +198,7 @@ def test_what_comes_after_the_first_end_has_no_influence() -> None:
     before = gradients(output, values, trajectory)
     for gradient in before:
         assert not gradient[~mask].any() and gradient[mask].any(dim=-1).all()
-    behind = torch.cat(
-        [torch.zeros(BATCH, 1, dtype=torch.bool), trajectory.ends.cumsum(dim=1) > 0], dim=1
-    )
+    behind = torch.nn.functional.pad(trajectory.ends.cumsum(dim=1) > 0, (1, 0))
     values = torch.where(behind, 1e6, values)
     trajectory.rewards[~mask] = -1e6
     trajectory.actions[~mask] = 0
@@ -240,51 +206,31 @@ def test_what_comes_after_the_first_end_has_no_influence() -> None:
     with torch.no_grad():
         for x in output:
             x[~mask] = 50.0
-    for a, b in zip(before, gradients(output, values, trajectory), strict=True):
-        assert torch.equal(a, b)
+    assert all(map(torch.equal, before, gradients(output, values, trajectory)))
 
 
 def test_the_entropy_bonus_rewards_entropy() -> None:
     output, values, trajectory = make_rollout(255)
-    bonus = actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"]
+    bonus = loss_of(output, values, trajectory)["entropy_bonus"]
     (gradient,) = torch.autograd.grad(bonus, [output.action_logits])
     with torch.no_grad():
         output.action_logits.sub_(gradient)
-    assert (
-        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"]
-        < bonus
-    )
+    assert loss_of(output, values, trajectory)["entropy_bonus"] < bonus
 
 
 def test_its_weight_halves(agent: Agent) -> None:
     """Every so many updates, by the agent's own count; without a half-life there is none."""
-    output, values, trajectory = make_rollout(255)
-    weights = [faded(CONFIG.entropy_weight, torch.tensor(updates), 3) for updates in (0, 3, 6)]
-    bonuses = [
-        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG, weight)[
-            "entropy_bonus"
-        ]
-        for weight in weights
-    ]
-    torch.testing.assert_close(
-        bonuses[0],
-        actor_critic_loss(make_policy(), output, values, trajectory, CONFIG)["entropy_bonus"],
-    )
-    torch.testing.assert_close(torch.stack(bonuses) / bonuses[0], torch.tensor([1.0, 0.5, 0.25]))
-
+    weights = [faded(0.07, torch.tensor(updates), 3).item() for updates in (0, 3, 6)]
+    assert weights == pytest.approx([0.07, 0.035, 0.0175])
     assert "policy_updates" not in agent.state_dict()
-    halving = copy.deepcopy(agent.config)
-    halving.actor_critic.entropy_half_life = 1
-    agent, run = (
-        Agent(halving, agent.spaces),
-        TrainConfig(agent=halving, policy=PartConfig(batch=4, learning_rate=0.0)),
-    )
-    learner = make_learner(agent, run, "policy")
-    learned = [learner.update(random_segment(4, 3)) for _ in range(3)]
+    config = small_config()
+    config.actor_critic.entropy_half_life = 1
+    run = TrainConfig(agent=config, policy=PartConfig(batch=4, learning_rate=0.0))
+    learner = make_learner(Agent(config, SPACES), run, "policy")
+    learned = [floats(learner.update(random_segment(4, 3))) for _ in range(3)]
     weights = [-losses["entropy_bonus"] / losses["entropy"] for losses in learned]
-    torch.testing.assert_close(
-        torch.stack(weights), halving.actor_critic.entropy_weight * torch.tensor([1.0, 0.5, 0.25])
-    )
+    first = config.actor_critic.entropy_weight
+    assert weights == pytest.approx([first, first / 2, first / 4])
 
 
 def touched(agent: Agent) -> set[str]:
@@ -306,50 +252,40 @@ def test_gradients_reach_the_policy_alone(agent: Agent) -> None:
     assert touched(agent) == {"policy"}
 
 
-def test_returns_and_baseline_come_from_the_target(agent: Agent) -> None:
-    segment, losses = random_segment(4, 3), []
-    for _ in range(2):
-        torch.manual_seed(0)
-        losses.append(agent.eval().policy_loss(segment))
-        torch.nn.init.normal_(agent.policy.critic.weight)  # the online critic moves neither
-    assert (
-        losses[0]["imagined_return"] == losses[1]["imagined_return"]
-        and losses[0]["actor"] == losses[1]["actor"]
-    )
-    assert losses[0]["critic"] != losses[1]["critic"]
-    torch.nn.init.normal_(agent.target_policy.critic.weight)
+def seeded_loss(agent: Agent, segment: Segment) -> dict[str, float]:
     torch.manual_seed(0)
-    after = agent.policy_loss(segment)
-    assert (
-        after["imagined_return"] != losses[0]["imagined_return"]
-        and after["actor"] != losses[0]["actor"]
-    )
+    return floats(agent.eval().policy_loss(segment))
+
+
+def test_returns_and_baseline_come_from_the_target(agent: Agent) -> None:
+    segment = random_segment(4, 3)
+    before = seeded_loss(agent, segment)
+    torch.nn.init.normal_(agent.policy.critic.weight)  # the online critic moves neither
+    after = seeded_loss(agent, segment)
+    assert after["imagined_return"] == before["imagined_return"]
+    assert after["actor"] == before["actor"] and after["critic"] != before["critic"]
+    torch.nn.init.normal_(agent.target_policy.critic.weight)
+    after = seeded_loss(agent, segment)
+    assert after["imagined_return"] != before["imagined_return"]
+    assert after["actor"] != before["actor"]
 
 
 def test_the_burn_in_carries_no_gradient_but_is_remembered(agent: Agent) -> None:
     """The loss starts from a constant state, which the past frames decide."""
     segment, other = random_segment(4, 3), random_segment(4, 3)
     other.frames[:, 0] = 255 - other.frames[:, 0]
-    losses = []
-    for s in (segment, other):
-        torch.manual_seed(0)
-        losses.append(agent.eval().policy_loss(s)["entropy"])
-    assert losses[0] != losses[1]
+    assert seeded_loss(agent, segment)["entropy"] != seeded_loss(agent, other)["entropy"]
     seen = []
-    agent.policy.encoder.register_forward_hook(
-        lambda module, inputs, output: seen.append(output.requires_grad)
-    )
+    agent.policy.encoder.register_forward_hook(lambda *args: seen.append(args[2].requires_grad))
     agent.policy_loss(segment)
-    assert seen == [False] * (1 + 5) + [
-        True
-    ]  # burn-in, five imagined steps, then all of them at once
+    # Burn-in, five imagined steps, then all of them at once.
+    assert seen == [False] * (1 + 5) + [True]
 
 
 def test_a_burn_in_of_one_frame(agent: Agent) -> None:
     config = ActorCriticConfig(burn_in=1, horizon=3)
-    losses = policy_loss(
-        agent.policy, agent.target_policy, agent.eval().world, random_segment(4, 2)[:, :1], config
-    )
+    agent.config.actor_critic = config
+    losses = agent.eval().policy_loss(random_segment(4, 2)[:, :1])
     assert all(x.isfinite() for x in losses.values())
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import torch
 
 from agent.segment import masked_mean, real_frames
-from tests.agent.conftest import random_segment
 
 
 def test_masked_mean() -> None:
@@ -25,12 +24,3 @@ def test_the_frame_after_the_last_step_is_real() -> None:
     )
     expected = [[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]]
     assert real_frames(mask).int().tolist() == expected
-
-
-def test_a_segment_is_cut_in_time_as_one() -> None:
-    segment = random_segment(3, 6)
-    cut = segment[:, 2:5]
-    assert cut.batch_size == (3, 3)
-    assert torch.equal(cut.frames, segment.frames[:, 2:5]) and torch.equal(
-        cut.mask, segment.mask[:, 2:5]
-    )

@@ -10,8 +10,7 @@ from agent.agent import Agent
 from agent.dream.batch import Dreams
 from agent.dream.starts import given_starts
 from agent.execution import Execution
-from tests.agent.conftest import ACTIONS, SIZE
-from tests.agent.world_models.test_delta_dynamics import make_agent
+from tests.agent.conftest import ACTIONS, SIZE, make_agent
 
 ROWS, PAST = 6, 3
 

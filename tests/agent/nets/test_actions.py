@@ -12,23 +12,21 @@ from hypothesis import strategies as st
 from agent.actor_critic import actor_critic_loss
 from agent.agent import Agent
 from agent.config import ActorCriticConfig
-from agent.config.networks import ConvConfig
 from agent.imagination import Trajectory
 from agent.nets.actions import ActionEmbedding, by_factor, random_actions
 from agent.nets.heads import gumbel_max
 from agent.policies.base import PolicyOutput
 from agent.policies.lstm import CnnLstmPolicy
 from agent.training.components import PARTS, make_learner, noise
-from envs.errors import BadInput
 from envs.spaces import Spaces
-from tests.agent.conftest import SPACES, small_config
+from tests.agent.conftest import POLICIES, SPACES
 from tests.tiny import tiny
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 CPU = torch.device("cpu")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SIZES)
 def test_an_action_is_the_sum_of_its_factors_rows(sizes) -> None:
     embedding = ActionEmbedding(sizes, 5)
@@ -39,103 +37,68 @@ def test_an_action_is_the_sum_of_its_factors_rows(sizes) -> None:
     assert set(embedding.state_dict()) == {"weight"}  # as published
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SIZES)
 def test_factors_are_independent_categoricals(sizes) -> None:
     """Log-probability and entropy against the joint distribution over all combinations."""
     torch.manual_seed(0)
     flat = torch.randn(1, 1, sum(sizes), requires_grad=True)
-    parts = [part.double().softmax(-1)[0, 0] for part in flat.split(sizes, dim=-1)]
-    joint = parts[0]
-    for part in parts[1:]:
-        joint = joint[..., None] * part
+    joint = torch.ones(())
+    for part in flat.split(sizes, dim=-1):
+        joint = joint[..., None] * part.double().softmax(-1)[0, 0]
     actions = random_actions(sizes, (1, 1), CPU)
-    policy = CnnLstmPolicy(small_config().policy, SPACES.frame_shape, SPACES.actions)
     trajectory = Trajectory(
         observations=torch.zeros(1, 2, 3, 1, 1, dtype=torch.uint8), actions=actions, tokens=torch.zeros(1, 1, 1),
         rewards=torch.ones(1, 1), ends=torch.ones(1, 1, dtype=torch.bool), batch_size=[1],
     )  # fmt: skip
+    policy = CnnLstmPolicy(POLICIES["cnn_lstm"], SPACES.frame_shape, SPACES.actions)
     output = PolicyOutput(by_factor(flat, sizes), torch.zeros(1, 1, 255))
     losses = actor_critic_loss(policy, output, torch.zeros(1, 2), trajectory, ActorCriticConfig())
-    assert losses["actor"].item() == pytest.approx(
-        -joint[tuple(actions[0, 0])].log().item(), abs=1e-5
-    )
+    chosen = joint[tuple(actions[0, 0])]
+    assert losses["actor"].item() == pytest.approx(-chosen.log().item(), abs=1e-5)
     assert losses["entropy"].item() == pytest.approx(-(joint * joint.log()).sum().item(), abs=1e-5)
     losses["loss"].backward()
     assert flat.grad.isfinite().all()
 
 
 def test_samples_of_unequal_factors() -> None:
-    """Every choice with its probability, and never one that its factor does not have.
-
-    In bf16 and at any temperature.
-    """
+    """Each choice by its probability, and never one that its factor does not have."""
     torch.manual_seed(0)
     sizes, flat = (2, 5, 1), torch.tensor([0.0, math.log(3), *[0.0] * 5, -30.0])
     logits = by_factor(flat.expand(20_000, -1), sizes)
-    drawn = gumbel_max(logits)
-    assert drawn.shape == (20_000, 3) and drawn.dtype == torch.int64
+    drawn, uniform = gumbel_max(logits), random_actions(sizes, (20_000,), CPU)
     assert abs((drawn[:, 0] == 1).float().mean() - 0.75) < 0.02
-    counts = drawn[:, 1].bincount(minlength=5)
-    assert len(counts) == 5 and (counts / 20_000 - 0.2).abs().max() < 0.02
-    assert not drawn[:, 2].any()
+    for actions in (drawn, uniform):
+        counts = actions[:, 1].bincount(minlength=5)
+        assert len(counts) == 5 and (counts / 20_000 - 0.2).abs().max() < 0.02
+        assert not actions[:, 2].any()
     for scaled in (logits.bfloat16() / 100, logits * 1000):
         assert (gumbel_max(scaled) < torch.tensor(sizes)).all()
-    uniform = random_actions(sizes, (20_000,), CPU)
-    assert (uniform.amax(0) == torch.tensor(sizes) - 1).all() and abs(
-        uniform[:, 1].float().mean() - 2
-    ) < 0.05
 
 
 @pytest.mark.parametrize(
-    "spaces",
+    ("spaces", "cells"),
     [
-        Spaces(channels=1, size=32, actions=(2, 7, 1)),
-        Spaces(channels=10, size=32, actions=(3,)),
-        Spaces(channels=4, size=96, actions=(2,) * 12),
-        Spaces(channels=3, size=128, actions=(5, 5, 5)),
-        Spaces(channels=3, size=16, actions=(6,)),
+        (Spaces(channels=1, size=32, actions=(2, 7, 1)), 8),
+        (Spaces(channels=10, size=16, actions=(3,)), 8),
+        (Spaces(channels=4, size=96, actions=(2,) * 12), 6),
     ],
     ids=str,
 )
-def test_any_frames_and_factors(spaces) -> None:
+def test_any_frames_and_factors(spaces: Spaces, cells: int) -> None:
     """An update of every part; encoders follow the frames' size where `down` is null."""
     convs = ("tokenizer.", "tokenizer.frame_", "dynamics.", "policy.")
-    changes = [
-        f"agent.{part}conv.{what}"
-        for part in convs
-        for what in ("mult=[1,1,1,1]", "down=null", "patch=1")
-    ]
+    sizes = ("mult=[1,1,1,1]", "down=null", "patch=1")
+    changes = [f"agent.{part}conv.{size}" for part in convs for size in sizes]
     config = tiny(*changes, "agent.dynamics.transformer.width=100")
     torch.manual_seed(0)
     agent = Agent(config.agent, spaces).eval()
-    assert agent.tokenizer.map_size == {16: 8, 32: 8, 96: 6, 128: 8}[spaces.size]
+    assert agent.tokenizer.map_size == cells
     for part in PARTS:
-        before = {name: value.clone() for name, value in getattr(agent, part).named_parameters()}
+        before = [p.clone() for p in getattr(agent, part).parameters()]
         batch = noise(agent, config, part)
-        assert batch.frames.shape[2:] == spaces.frame_shape and batch.actions.shape[2:] == (
-            len(spaces.actions),
-        )
         metrics = make_learner(agent, config, part).update(batch)
         assert all(value.isfinite() for value in metrics.values())
-        assert any(
-            not torch.equal(value, before[name])
-            for name, value in getattr(agent, part).named_parameters()
-        )
+        assert not all(map(torch.equal, before, getattr(agent, part).parameters()))
     actions, _ = agent.act(batch.frames[:, 0], agent.policy.initial_state(len(batch.frames)))
     assert (actions < torch.tensor(spaces.actions)).all() and (actions >= 0).all()
-
-
-@pytest.mark.parametrize(("size", "patch", "down"), [
-    (64, 1, [1, 1, 1, 0]), (96, 1, [1, 1, 1, 1]), (8, 1, [0, 0, 0, 0]), (5, 1, [0, 0, 0, 0]), (64, 4, [1, 0, 0, 0]), (64, 16, [0] * 4),
-])  # fmt: skip
-def test_stages_follow_from_the_size(size, patch, down) -> None:
-    assert ConvConfig(mult=[1] * 4, down=None, patch=patch).fitted(size, "conv").down == down
-
-
-def test_stages_that_do_not_suffice() -> None:
-    with pytest.raises(
-        BadInput, match="256×256 take 5 halvings .* has 2 stages; give mult more, or raise patch"
-    ):
-        ConvConfig(mult=[1, 2], down=None).fitted(256, "conv")
-    assert ConvConfig(mult=[1, 2], down=[0, 1]).fitted(8, "conv").down == [0, 1]

@@ -20,18 +20,15 @@ from agent.nets.heads import (
     TwoHot,
     greedy,
     gumbel_max,
-    mlp_head,
     scalar_code,
     symexp,
     symlog,
-)  # fmt: skip
+)
 from envs.errors import BadInput
 
 CODE = TwoHot()
 STEP = 40 / 254
 ROUNDING = 2e-5  # float32 near symlog 20, in units of the distance between buckets
-floats = st.floats(allow_nan=False, allow_infinity=False)
-floats32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
 def brute_force(x: float) -> np.ndarray:
@@ -44,50 +41,33 @@ def brute_force(x: float) -> np.ndarray:
     return code
 
 
-def check_two_hot(x: float, dtype: torch.dtype) -> None:
-    code = CODE.encode(torch.tensor(x, dtype=dtype))
+@settings(max_examples=150, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+@example(3.4028234663852886e38, False)
+@example(-4.8e8, False)
+@example(4.8e8, False)
+@example(1.401298464324817e-45, False)
+@example(-0.0, False)
+@example(-1e300, True)
+@example(5e-324, True)
+def test_two_hot_of_any_number(x: float, double: bool) -> None:
+    """Against the brute force, and back."""
+    if not double:
+        x = min(max(x, -3.4028234663852886e38), 3.4028234663852886e38)
+    code = CODE.encode(torch.tensor(x, dtype=torch.float64 if double else torch.float32))
     assert code.shape == (255,) and code.dtype == torch.float32
-    assert code.min() >= 0
-    assert abs(code.sum().item() - 1) < 1e-4
+    assert code.min() >= 0 and abs(code.sum().item() - 1) < 1e-4
     lit = (code > ROUNDING).nonzero().flatten().tolist()
     assert len(lit) == 1 or (len(lit) == 2 and lit[1] == lit[0] + 1)
     np.testing.assert_allclose(code.numpy(), brute_force(x), atol=ROUNDING)
-    back = CODE.value(code.log()).item()
     limit = math.expm1(20)
-    assert back == pytest.approx(min(max(x, -limit), limit), rel=2e-5, abs=1e-6)
     if abs(x) > limit:
         assert lit == ([254] if x > 0 else [0])
+    back = CODE.value(code.log()).item()
+    assert back == pytest.approx(min(max(x, -limit), limit), rel=2e-5, abs=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
-@given(floats32)
-@example(3.4028234663852886e38)
-@example(-3.4028234663852886e38)
-@example(-4.8e8)
-@example(4.8e8)
-@example(1.401298464324817e-45)
-@example(-1e-40)
-@example(0.0)
-@example(-0.0)
-def test_two_hot_of_any_float32(x: float) -> None:
-    check_two_hot(x, torch.float32)
-
-
-@settings(max_examples=200, deadline=None)
-@given(floats)
-@example(1.7976931348623157e308)
-@example(-1e300)
-@example(5e-324)
-def test_two_hot_of_any_float64(x: float) -> None:
-    check_two_hot(x, torch.float64)
-
-
-def test_two_hot_at_the_buckets_themselves() -> None:
-    code = CODE.encode(symexp(torch.linspace(-20, 20, 255, dtype=torch.float64)))
-    torch.testing.assert_close(code, torch.eye(255), rtol=0, atol=ROUNDING)
-
-
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.floats(-1e300, 1e300))
 @example(-1e-12)
 def test_symlog_and_symexp_are_inverse(x: float) -> None:
@@ -130,7 +110,7 @@ def test_scalar() -> None:
 def test_codes_by_name() -> None:
     assert isinstance(scalar_code("sign", REWARD_CODES), Sign)
     assert isinstance(scalar_code("scalar", VALUE_CODES), Scalar)
-    with pytest.raises(BadInput, match="'sign' is not .* two_hot, scalar"):
+    with pytest.raises(BadInput, match="'sign' codes no .* two_hot, scalar"):
         scalar_code("sign", VALUE_CODES)
 
 
@@ -142,31 +122,15 @@ def test_gumbel_max_draws_the_softmax(dtype: torch.dtype) -> None:
     )
     drawn = gumbel_max(logits.expand(20_000, 2, 5))
     assert drawn.shape == (20_000, 2) and drawn.dtype == torch.int64
-    for row, probabilities in enumerate(logits.double().softmax(dim=-1)):
+    for row, probabilities in enumerate(logits.double().softmax(dim=-1).numpy()):
         counts = drawn[:, row].bincount(minlength=5).numpy()
-        expected = 20_000 * probabilities.numpy()
-        likely = expected > 1
+        likely = 20_000 * probabilities > 1
         assert counts[~likely].sum() < 5
-        assert (
-            chisquare(
-                counts[likely], expected[likely] / expected[likely].sum() * counts[likely].sum()
-            ).pvalue
-            > 0.01
-        )
+        expected = probabilities[likely] / probabilities[likely].sum() * counts[likely].sum()
+        assert chisquare(counts[likely], expected).pvalue > 0.01
 
 
 def test_impossible_classes_are_never_drawn() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([-math.inf, -1000.0, -math.inf, -1003.0, -math.inf])
     assert set(gumbel_max(logits.expand(20_000, 5)).tolist()) == {1, 3}
-
-
-def test_greedy_takes_the_most_likely() -> None:
-    assert greedy(torch.tensor([[0.0, 3.0, 1.0], [5.0, -1.0, 4.0]])).tolist() == [1, 0]
-
-
-def test_mlp_head() -> None:
-    head = mlp_head(6, 3)
-    x = torch.randn(4, 6)
-    hidden = (x @ head[0].weight.T + head[0].bias).clamp(min=0)
-    torch.testing.assert_close(head(x), hidden @ head[2].weight.T + head[2].bias)

@@ -24,10 +24,8 @@ def signed(x: int) -> int:
 
 
 def test_the_generator_is_splitmix64():
-    assert splitmix64(1234567, 2) == [
-        6457827717110365317,
-        3203168211198807973,
-    ]  # as its authors' code gives them
+    # As its authors' code gives them.
+    assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
     for seed in (0, 1, 1234567, 2**63 - 1):
         expected = [signed(x) for x in splitmix64(seed, 50)]
         key = torch.tensor(seed)
@@ -57,6 +55,5 @@ def test_a_row_draws_by_its_key_alone_and_anew_each_time():
     rows = [(together(logits), alone(logits[:1])) for _ in range(20)]
     assert all(many[41] == one[0] for many, one in rows)
     assert len({tuple(many.tolist()) for many, _ in rows}) == 20
-    assert (
-        len({tuple(row) for row in torch.stack([many for many, _ in rows], dim=1).tolist()}) == 300
-    )
+    draws = torch.stack([many for many, _ in rows], dim=1)
+    assert len({tuple(row) for row in draws.tolist()}) == 300

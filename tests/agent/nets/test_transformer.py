@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.networks import TransformerConfig
-from agent.nets.transformer import Cache, CausalTransformer
+from agent.nets.transformer import CausalTransformer
 from envs.errors import BadInput
 
 POSITIONS, WIDTH = 12, 16
@@ -22,17 +22,12 @@ def transformer() -> CausalTransformer:
     ).requires_grad_(False)
 
 
-def all_of(cache: Cache) -> torch.Tensor:
-    """[layers, 2 (keys, values), batch, heads, positions, width / heads]."""
-    return torch.stack(cache)
-
-
 chunks = st.lists(st.integers(1, POSITIONS), min_size=1, max_size=POSITIONS).filter(
     lambda c: sum(c) <= POSITIONS
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(chunks=chunks, seed=st.integers(0, 99))
 def test_chunks_with_a_cache_equal_one_pass(
     transformer: CausalTransformer, chunks: list[int], seed: int
@@ -40,24 +35,19 @@ def test_chunks_with_a_cache_equal_one_pass(
     x = torch.randn(3, sum(chunks), WIDTH, generator=torch.Generator().manual_seed(seed))
     # Noise where nothing is written yet: reading or writing beyond the positions would show.
     cache = [torch.randn_like(layer) * 1e3 for layer in transformer.empty_cache(3)]
-    outputs, position = [], 0
-    expected = transformer(x)
+    outputs, position, expected = [], 0, transformer(x)
     for chunk in x.split(chunks, dim=1):
-        before = all_of(cache).clone()
-        written = slice(position, position + chunk.shape[1])
-        outputs.append(
-            transformer(chunk, cache, transformer.cache_positions(position, chunk.shape[1]))
-        )
-        after = all_of(cache)
-        assert (before != after)[..., written, :].all()
-        before[..., written, :] = after[..., written, :]
-        assert torch.equal(before, after)
-        position += chunk.shape[1]
+        before, count = torch.stack(cache), chunk.shape[1]
+        outputs.append(transformer(chunk, cache, transformer.cache_positions(position, count)))
+        changed = before != torch.stack(cache)
+        written = slice(position, position + count)
+        assert changed[..., written, :].all() and changed.sum() == changed[..., written, :].sum()
+        position += count
     last = torch.tensor(chunks).cumsum(0) - 1
     torch.testing.assert_close(torch.stack(outputs, dim=1), expected[:, last], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("changed", range(POSITIONS))
+@pytest.mark.parametrize("changed", [0, 5, POSITIONS - 1])
 def test_a_later_input_changes_no_earlier_output(
     transformer: CausalTransformer, changed: int
 ) -> None:
@@ -74,38 +64,11 @@ def test_positions_are_felt(transformer: CausalTransformer) -> None:
     assert torch.cdist(y, y).add(torch.eye(POSITIONS)).min() > 1e-3
 
 
-def test_the_cache(transformer: CausalTransformer) -> None:
-    cache = all_of(transformer.empty_cache(5))
-    assert cache.shape == (2, 2, 5, 4, POSITIONS, WIDTH // 4) and not cache.requires_grad
-
-
-def test_dropout_in_training_only() -> None:
-    """In evaluation mode, and then with a cache too, it is as if there were none."""
-    torch.manual_seed(0)
-    config = TransformerConfig(layers=2, heads=4, width=WIDTH, dropout=0.5)
-    transformer = CausalTransformer(config, POSITIONS).requires_grad_(False)
-    plain = CausalTransformer(
-        TransformerConfig(layers=2, heads=4, width=WIDTH), POSITIONS
-    ).requires_grad_(False)
-    plain.load_state_dict(transformer.state_dict())
-    x = torch.randn(2, POSITIONS, WIDTH)
-    a, b = transformer(x), transformer(x)
-    assert not torch.allclose(a, b) and torch.equal(transformer.eval()(x), plain.train()(x))
-    cache = transformer.empty_cache(2)
-    torch.testing.assert_close(
-        transformer(x, cache, transformer.cache_positions(0, POSITIONS)),
-        plain(x)[:, -1],
-        rtol=1e-5,
-        atol=1e-5,
-    )
-
-
 def test_each_dropout_is_felt(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the inputs, and three of each layer: attention weights, attention, perceptron."""
     torch.manual_seed(0)
-    transformer = CausalTransformer(
-        TransformerConfig(layers=2, heads=4, width=WIDTH, dropout=0.3), POSITIONS
-    )
+    config = TransformerConfig(layers=2, heads=4, width=WIDTH, dropout=0.3)
+    transformer = CausalTransformer(config, POSITIONS)
     attend, dropped = torch.nn.functional.scaled_dot_product_attention, []
 
     def attention(*arguments, dropout_p, **options):
@@ -113,9 +76,8 @@ def test_each_dropout_is_felt(monkeypatch: pytest.MonkeyPatch) -> None:
         return attend(*arguments, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
-    monkeypatch.setattr(
-        torch.nn.functional, "dropout", lambda x, p, *_: dropped.append(p) or x
-    )  # nn.Dropout's, too
+    drop = lambda x, p, *_: dropped.append(p) or x  # nn.Dropout's, too
+    monkeypatch.setattr(torch.nn.functional, "dropout", drop)
     transformer(torch.randn(2, POSITIONS, WIDTH))
     assert dropped == [0.3] * (1 + 2 * 3)
     transformer.eval()
