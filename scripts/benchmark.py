@@ -5,7 +5,7 @@ With --estimate: on cards that are not here. With dream=true: its world as an en
 
 import sys
 
-from agent.benchmark.benchmark import benchmark
+from agent.benchmark.command import benchmark
 from agent.benchmark.config import BenchmarkConfig
 from agent.config.compose import TRAINING
 from agent.runs.cli import command

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.runs.checks import check_writable
 from agent.runs.cli import command
 from envs.errors import BadInput
 from envs.settings import POSITIVE, check_values, setting
@@ -16,40 +17,28 @@ class ReportConfig:
     Attributes:
         runs: A folder; every folder below it, at any depth, with a config.yaml is a run.
         output: The folder to write the report into; null: <runs>/report.
-        mixed: Report runs together that were trained or evaluated by different protocols.
-        minutes: Compare instead runs whose settings differ, each by its last evaluation within so
-            many minutes of the run: an ablation table.
+        minutes: Count each run by its last evaluation in training within so many minutes.
     """
 
     runs: str | None = None
     output: str | None = None
-    mixed: bool = False
     minutes: float | None = setting(None, POSITIVE)
 
 
 def main(config: ReportConfig, overrides: list[str]) -> None:
     """Check, report and print. Raises BadInput."""
     check_values(config)
-    if not config.runs:
-        raise BadInput("No runs were given; give runs=<a folder below which they lie>.")
-    if not Path(config.runs).is_dir():
-        raise BadInput(
-            f"runs={config.runs} is not a folder; give runs=<a folder below which runs lie>."
-        )
-    from agent.report.runs import check_protocols, find_runs  # pandas takes seconds to import
-    from agent.report.write import write_comparison, write_report
-
-    runs, left_out = find_runs(Path(config.runs))
-    for line in left_out:
-        print(line, file=sys.stderr)
-    if not config.mixed:
-        check_protocols(runs)
+    if not config.runs or not Path(config.runs).is_dir():
+        raise BadInput(f"runs={config.runs} is not a folder; give one below which runs lie.")
     output = Path(config.output or Path(config.runs) / "report")
-    if config.minutes:
-        name, text = "comparison.md", write_comparison(runs, left_out, output, config.minutes)
-    else:
-        name, text = "report.md", write_report(runs, left_out, output)
-    print(f"{text}\n\nwritten to {output / name}")
+    check_writable("output", output / "report.md")
+    from agent.report.page import write_report  # pandas takes seconds to import
+    from agent.report.runs import find_runs
+
+    runs = find_runs(Path(config.runs), config.minutes)
+    for line in runs.left_out:
+        print(line, file=sys.stderr)
+    print(f"{write_report(runs, output)}\n\nwritten to {output / 'report.md'}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ class BenchmarkConfig(TrainConfig):
         dream: Measure instead the untrained world as an environment.
         dreams: Numbers of dreams that are stepped as one batch.
         output: Where to write the result as JSON; null: nowhere.
-        roofline: Where to draw the parts under this machine's arithmetic and memory, as PNG.
     """
 
     seconds: float = setting(10.0, POSITIVE)
@@ -33,13 +32,11 @@ class BenchmarkConfig(TrainConfig):
     dream: bool = False
     dreams: list[int] = setting([1, 16, 256], COUNT)
     output: str | None = None
-    roofline: str | None = None
 
     def check(self) -> None:
-        """As `TrainConfig.check`; also that the files can be written."""
+        """As `TrainConfig.check`; also that the output can be written."""
         super().check()
         for mode in self.modes or []:
             check_choice("modes", mode, MODES[1:])
-        for key in ("output", "roofline"):
-            if path := getattr(self, key):
-                check_writable(key, Path(path))
+        if self.output:
+            check_writable("output", Path(self.output))

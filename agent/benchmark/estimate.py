@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.agent import sketch_agent
 from agent.benchmark.record import Operation, record_updates
-from agent.benchmark.table import line
+from agent.benchmark.timing import line
 from agent.config import TrainConfig
 from agent.training.components import count_costs, total_updates
 from agent.training.progress import duration
@@ -29,37 +28,15 @@ ELEMENTWISE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Card:
-    """A graphics card.
-
-    Attributes:
-        name: As people say it.
-        bf16: Floating-point operations a second of the tensor cores, dense.
-        tf32: The same in TF32.
-        fp32: Of the CUDA cores.
-        bandwidth: Bytes a second of the memory.
-        launch: Seconds of host time that an eager operation takes.
-        replay: Seconds that an operation takes on the card besides its work.
-    """
+class Card(NamedTuple):
+    """A graphics card: operations a second by the data sheet (fp32: without tensor cores), bytes
+    a second of its memory."""
 
     name: str
     bf16: float
     tf32: float
     fp32: float
     bandwidth: float
-    launch: float = LAUNCH
-    replay: float = REPLAY
-
-    def work(self, operation: Operation, precision: str) -> float:
-        """Seconds, by whichever of arithmetic and memory takes longer.
-
-        In "fp32", convolutions use TF32 and matrix products do not: PyTorch's defaults.
-        """
-        convolution = "convolution" in operation.name
-        peak = {"bf16": self.bf16, "fp32": self.tf32 if convolution else self.fp32}[precision]
-        arithmetic = operation.flop / (peak * COMPUTE_EFFICIENCY)
-        return max(arithmetic, operation.bytes / (self.bandwidth * BANDWIDTH_EFFICIENCY))
 
 
 # NVIDIA's data sheets of A100 (SXM, 40 GB), H100 (SXM) and L4, and the white papers of GA102 and
@@ -73,17 +50,33 @@ CARDS = (
 )
 
 
-def estimate(operations: Iterable[Operation], card: Card, precision: str, captured: bool) -> float:
-    """Seconds that operations recorded in float32 take. precision: "bf16" (autocast) or "fp32".
+def estimate(
+    operations: Iterable[Operation],
+    card: Card,
+    precision: str,
+    launch: float = LAUNCH,
+    replay: float = REPLAY,
+) -> float:
+    """Seconds that operations take, each by whichever of arithmetic and memory takes longer.
 
     Eagerly, the host issues one operation after the other, and the card works through them in
-    order. Captured as a CUDA graph, nothing waits for the host. Not modelled: autocast's casts as
-    launches of their own, kernels that compilation fuses, caches.
+    order. Not modelled: autocast's casts as launches of their own, fused kernels, caches.
+
+    Args:
+        operations: Recorded in float32.
+        precision: "bf16" (autocast), or "fp32", in which convolutions use TF32 and matrix products
+            do not: PyTorch's defaults.
+        launch: Seconds of the host for an operation; 0 for a CUDA graph.
+        replay: Seconds of the card for an operation besides its work.
     """
     issued = finished = 0.0
     for operation in operations:
-        issued += 0.0 if captured else card.launch
-        finished = max(finished, issued) + card.work(operation, precision) + card.replay
+        fp32 = card.tf32 if "convolution" in operation.name else card.fp32
+        arithmetic = operation.flop / (card.bf16 if precision == "bf16" else fp32)
+        memory = operation.bytes / card.bandwidth
+        issued += launch
+        work = max(arithmetic / COMPUTE_EFFICIENCY, memory / BANDWIDTH_EFFICIENCY)
+        finished = max(finished, issued) + work + replay
     return finished
 
 
@@ -95,9 +88,7 @@ def estimate_cards(config: TrainConfig, spaces: Spaces) -> dict[str, Any]:
     """
     recordings = record_updates(config, spaces)
     cards: dict[str, Any] = {}
-    print(
-        "Estimated milliseconds an update: eager/captured/captured and compiled. None is measured."
-    )
+    print("Estimated milliseconds an update: eager/captured/captured and compiled. Not measured.")
     print(line("card", *recordings, "all, at best"))
     for card in CARDS:
         for precision in ("bf16", "fp32"):
@@ -105,24 +96,16 @@ def estimate_cards(config: TrainConfig, spaces: Spaces) -> dict[str, Any]:
             for part, operations in recordings.items():
                 fused = [o for o in operations if o.name.split(".")[1] not in ELEMENTWISE]
                 row[part] = {
-                    "eager": 1e3 * estimate(operations, card, precision, captured=False),
-                    "captured": 1e3 * estimate(operations, card, precision, captured=True),
-                    "compiled": 1e3 * estimate(fused, card, precision, captured=True),
+                    "eager": 1e3 * estimate(operations, card, precision),
+                    "captured": 1e3 * estimate(operations, card, precision, launch=0.0),
+                    "compiled": 1e3 * estimate(fused, card, precision, launch=0.0),
                 }
                 seconds += row[part]["compiled"] * total_updates(config, part) / 1e3
             times = ["/".join(f"{ms:.3g}" for ms in part.values()) for part in row.values()]
             print(line(f"{card.name} {precision}", *times, duration(seconds)))
             cards[f"{card.name} {precision}"] = row | {"hours_of_updates": seconds / 3600}
     costs = count_costs(sketch_agent(config.agent, spaces), config)
-    recorded = {}
-    for part, operations in recordings.items():
-        flop, read = (sum(getattr(o, name) for o in operations) for name in ("flop", "bytes"))
-        held = costs[part].held / 1e9
-        recorded[part] = {"operations": len(operations), "tflop": flop / 1e12}
-        recorded[part] |= {"gigabytes": read / 1e9, "activations_gb": held}
-        print(f"{part}: {held:.3g} GB kept for the backward pass in float32; in bf16 half or more.")
-    print(
-        "Assumed: an operation takes its arithmetic or its bytes, whichever is longer, at 0.4 of "
-        "the card's peaks, plus its launch. Expect a factor of 1.5 either way."
-    )
-    return {"cards": cards, "recorded": recorded}
+    held = {part: cost.held / 1e9 for part, cost in costs.items()}
+    print("kept for the backward pass in float32, GB:", held)
+    print("Assumed: 0.4 of the card's peaks, and launches. Expect a factor of 1.5 either way.")
+    return {"cards": cards, "activations_gb": held}

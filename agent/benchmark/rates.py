@@ -10,8 +10,7 @@ import torch
 
 from agent.agent import Agent
 from agent.benchmark.config import BenchmarkConfig
-from agent.benchmark.table import line
-from agent.benchmark.timing import about, executions, timed
+from agent.benchmark.timing import about, executions, line, precision_of, timed
 from agent.config import ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
@@ -23,28 +22,28 @@ from envs.spaces import Spaces
 from envs.vector import make_vector
 
 
-def play(config: BenchmarkConfig, agent: Agent) -> tuple[dict[str, float], Replay]:
-    """Environment steps a second, at random and by the policy, and a small replay of them."""
+def play(config: BenchmarkConfig, agent: Agent) -> dict[str, float]:
+    """Environment steps a second, at random and by the policy."""
     n = config.collect.num_envs
     replay = Replay(ReplayConfig(capacity=1024 * n), n, agent.spaces, 0)
     envs, rates = make_vector(config.env, list(range(n))), {}
     try:
         collector = Collector(envs, agent, replay, 0.01)
-        for name, random in (("random", True), ("policy", False)):
-            collector.collect(4 * n, random)
+        for name in ("random", "policy"):
+            collector.collect(4 * n, random=name == "random")
             started, steps = perf_counter(), 0
             while perf_counter() - started < config.seconds:
-                collector.collect(4 * n, random)
+                collector.collect(4 * n, random=name == "random")
                 steps += 4 * n
             rates[name] = steps / (perf_counter() - started)
     finally:
         envs.close()
-    return rates, replay
+    return rates
 
 
 def measure_environment(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     """Environment steps a second alone, with the policy on the CPU; printed too."""
-    rates, _ = play(config, Agent(config.agent, spaces).eval())
+    rates = play(config, Agent(config.agent, spaces).eval())
     print(line(config.env.name, *(f"{name} {rate:.0f}/s" for name, rate in rates.items())))
     env = {"environment": config.env.id, "game": config.env.game}
     return env | {"environment_steps_per_second": rates}
@@ -56,9 +55,8 @@ def measure_dreams(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     agent = Agent(config.agent, spaces).eval().to(device)
     with torch.no_grad():  # an untrained world would end every second step
         agent.dynamics.end_head[-1].bias.copy_(torch.tensor([20.0, -20.0]))
-    result = about(device) | {"episode_steps": length, "dreams": []}
-    print(f"Dreams of {config.experiment} on {result['device']} ({result['machine']})")
-    print(line("dreams", "mode", "steps/s", "ms/step", "ready s"))
+    rows: list[dict[str, Any]] = []
+    print(line("dreams", "mode", "steps/s", "ready s"))
     for execution in executions(config, device):
         for number in config.dreams:
             torch._dynamo.reset()  # it recompiles a function a few times only, for whatever size
@@ -73,18 +71,12 @@ def measure_dreams(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
             ready = perf_counter() - started
             # A mean: the steps at which episodes begin anew take longer.
             seconds = np.mean(timed(lambda e=env: e.step(e.action_space.sample()), config.seconds))
-            row = {
-                "mode": execution.mode,
-                "precision": "bf16" if execution.bf16 else "fp32",
-                "number": number,
-                "steps_per_second": float(number / seconds),
-                "ready_after": ready,
-            }
-            result["dreams"].append(row)
+            row = {"mode": execution.mode, "precision": precision_of(execution), "number": number}
+            row |= {"steps_per_second": float(number / seconds), "ready_after": ready}
+            rows.append(row)
             mode = f"{row['mode']} {row['precision']}"
-            cells = number, mode, row["steps_per_second"], float(1e3 * seconds), ready
-            print(line(*cells), flush=True)
-    return result
+            print(line(number, mode, row["steps_per_second"], ready), flush=True)
+    return about(device) | {"episode_steps": length, "dreams": rows}
 
 
 def noisy_starts(agent: Agent) -> StartStates:

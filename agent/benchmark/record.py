@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor, ops
@@ -30,12 +29,10 @@ class Operation(NamedTuple):
     bytes: int
 
 
-# They make tensors without a kernel.
-WITHOUT_KERNEL = {
-    getattr(ops.aten, name)
-    for name in "empty empty_like empty_strided new_empty new_empty_strided lift_fresh "  # noqa: SIM905 (one a line is long)
-    "_unsafe_view".split()
-}
+WITHOUT_KERNEL = {  # they make tensors and launch nothing
+    ops.aten.empty, ops.aten.empty_like, ops.aten.empty_strided, ops.aten.new_empty,
+    ops.aten.new_empty_strided, ops.aten.lift_fresh, ops.aten._unsafe_view,
+}  # fmt: skip
 
 
 class Recorder(TorchDispatchMode):
@@ -53,34 +50,21 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        packet, schema = func.overloadpacket, func._schema
-        names = [argument.name for argument in schema.arguments]
-        given = dict(zip(names, args, strict=False)) | kwargs
-        written = [given[a.name] for a in schema.arguments if a.is_write and a.name in given]
-        outputs = output if len(schema.returns) > 1 else [output]
-        written += [
-            x for x, to in zip(outputs, schema.returns, strict=False) if to.alias_info is None
-        ]
-        if func.is_view or packet in WITHOUT_KERNEL or not tensors(written):
-            return output
-        formula = flop_registry.get(packet)
-        flop = formula(*args, **kwargs, out_val=output) if formula else 0
-        read = [given[a.name] for a in schema.arguments if a.name in given and not a.is_out]
-        if packet is ops.aten.index_copy_:  # touches the slices that it copies, not the whole
-            read, written = [given["index"], given["source"]], [given["source"]]
-        self.operations.append(Operation(str(packet), flop, size(read) + size(written)))
+        output, operation = func(*args, **kwargs), func.overloadpacket
+        read = [args, {name: value for name, value in kwargs.items() if name != "out"}]
+        written = args if output is None else output  # _foreach_mul_ and the like return nothing
+        if operation is ops.aten.index_copy_:  # touches the slices that it copies, not the whole
+            read, written = [args[2:]], args[3]
+        if not func.is_view and operation not in WITHOUT_KERNEL and size(written):
+            formula = flop_registry.get(operation)
+            flop = formula(*args, **kwargs, out_val=output) if formula else 0
+            self.operations.append(Operation(str(operation), flop, size(read) + size(written)))
         return output
 
 
-def tensors(values: Iterable[Any]) -> list[Tensor]:
-    """The tensors among values and lists of values."""
-    return [x for x in tree_leaves(list(values)) if isinstance(x, Tensor)]
-
-
-def size(values: Iterable[Any]) -> int:
-    """Bytes of the tensors among values and lists of values."""
-    return sum(x.nbytes for x in tensors(values))
+def size(values: Any) -> int:
+    """Bytes of the tensors among nested values."""
+    return sum(x.nbytes for x in tree_leaves(values) if isinstance(x, Tensor))
 
 
 def record_updates(config: TrainConfig, spaces: Spaces) -> dict[str, list[Operation]]:

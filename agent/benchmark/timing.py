@@ -1,4 +1,4 @@
-"""How something is timed, in which modes, and on what machine."""
+"""How something is timed, in which modes, on what machine; lines of the printed tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from agent.benchmark.config import BenchmarkConfig
-from agent.execution import Execution, choose_execution
-
-BASELINE = Execution("eager", bf16=False)
+from agent.execution import EAGER, Execution, choose_execution
 
 
 def timed(function: Callable[[], object], seconds: float) -> list[float]:
@@ -29,14 +27,17 @@ def matrix_product_rate(device: torch.device, seconds: float, bf16: bool) -> flo
     return 2 * 4096**3 / median(timed(lambda: a @ a, seconds))
 
 
-def executions(
-    config: BenchmarkConfig, device: torch.device, chosen: Execution | None = None
-) -> list[Execution]:
-    """What to measure: the baseline, each mode in the run's precision, and what training uses."""
+def executions(config: BenchmarkConfig, device: torch.device) -> list[Execution]:
+    """What to measure: eager in float32, then each mode in the run's precision."""
     available = ["eager", "compiled"] + ["captured"] * (device.type == "cuda")
     modes = available if config.modes is None else config.modes
     wanted = [choose_execution(mode, config.precision, device, 0.0) for mode in modes]
-    return list(dict.fromkeys([BASELINE, *wanted, *([chosen] if chosen else [])]))
+    return list(dict.fromkeys([EAGER, *wanted]))
+
+
+def precision_of(execution: Execution) -> str:
+    """The precision's name."""
+    return "bf16" if execution.bf16 else "fp32"
 
 
 def about(device: torch.device) -> dict[str, Any]:
@@ -48,3 +49,8 @@ def about(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def line(*cells: object) -> str:
+    """A line of a table: columns of 17 letters, numbers with four digits."""
+    return " ".join(f"{f'{x:.4g}' if isinstance(x, float) else x!s:>17}" for x in cells)
