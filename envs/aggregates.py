@@ -90,17 +90,13 @@ def estimate(
     Args:
         statistic: One of those above, of as many arguments as there are samples.
         samples: Each with the same games, in the same order.
-        resamples: How many.
-        seed: Of the resamples.
 
     Raises:
         ValueError: There is no game, a game has no run, or a score is not finite.
     """
     rows = [[np.asarray(runs, np.float64) for runs in scores.values()] for scores in samples]
     for games in rows:
-        if not games or not all(
-            runs.ndim == 1 and len(runs) and np.isfinite(runs).all() for runs in games
-        ):
+        if not games or not all(len(runs) and np.isfinite(runs).all() for runs in games):
             raise ValueError("Give game -> finite scores, one game and one run or more.")
     generator = np.random.default_rng(seed)
     drawn = [

@@ -23,6 +23,7 @@ from agent.config import TrainConfig
 from agent.runs import cli
 from agent.runs.api import configure
 from envs.games.catch import CatchEnv
+from tests.test_structure import PAPER
 from tests.tiny import TINY, leave_out_films
 
 ROOT = Path(__file__).parent.parent
@@ -212,3 +213,14 @@ def test_links() -> None:
             if "://" not in target and not ((ROOT / page).parent / target).exists():
                 broken.append((page, target))
     assert not broken
+
+
+def test_the_readme_is_short_and_whole() -> None:
+    """For a stranger in a hurry: the two commands, a picture, five files, few rows of results."""
+    readme = PAGES["README.md"]
+    assert len(readme.splitlines()) <= 150
+    assert "make train" in readme and "make test" in readme
+    assert re.search(r"!\[.*\]\(docs/\S+\.gif\)", readme)  # test_links: it is there
+    assert all(f"]({file})" in readme for file in PAPER)
+    table = readme.split("## Results")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\| ", table, re.MULTILINE)) - 1 <= 5

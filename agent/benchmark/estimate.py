@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from agent.agent import sketch_agent
+from agent.benchmark.rates import line
 from agent.benchmark.record import Operation, record_updates
-from agent.benchmark.timing import line
 from agent.config import TrainConfig
 from agent.training.components import count_costs, total_updates
 from agent.training.progress import duration

@@ -11,20 +11,10 @@ import torch
 
 from agent.agent import Agent, sketch_agent
 from agent.benchmark.config import BenchmarkConfig
-from agent.benchmark.rates import play
-from agent.benchmark.timing import about, executions, line, matrix_product_rate, precision_of, timed
+from agent.benchmark.rates import about, executions, line, name_of, play, timed
 from agent.execution import choose_execution, pick_device
-from agent.training.components import (
-    PARTS,
-    count_costs,
-    make_learner,
-    noise,
-    steps_to_collect,
-    synchronize,
-    total_flop,
-    total_updates,
-)
-from agent.training.learner import Learner
+from agent.training import components
+from agent.training.components import PARTS
 from agent.training.progress import duration
 from envs.spaces import Spaces
 
@@ -32,20 +22,21 @@ from envs.spaces import Spaces
 def measure_run(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     """Measure each part in each mode and the environment, print it, and return it for JSON."""
     device = pick_device(config.device)
-    costs = count_costs(sketch_agent(config.agent, spaces), config)
-    chosen = choose_execution(
-        config.learner.mode, config.precision, device, total_flop(costs, config)
-    )
+    costs = components.count_costs(sketch_agent(config.agent, spaces), config)
+    total = components.total_flop(costs, config)
+    chosen = choose_execution(config.learner.mode, config.precision, device, total)
     modes = list(dict.fromkeys([*executions(config, device), chosen]))
     peaks = {
-        name: matrix_product_rate(device, config.seconds / 4, name == "bf16")
-        for name in sorted({precision_of(execution) for execution in modes})
+        bf16: matrix_product_rate(device, config.seconds / 4, bf16)
+        for bf16 in sorted({execution.bf16 for execution in modes})
     }
     agent = Agent(config.agent, spaces).eval().to(device)
     result = about(device) | {
         "parameters": agent.num_parameters(),
-        "matrix_product_gflop_per_second": {name: rate / 1e9 for name, rate in peaks.items()},
-        "training_uses": f"{chosen.mode} {precision_of(chosen)}",
+        "matrix_product_gflop_per_second": {
+            "bf16" if bf16 else "fp32": rate / 1e9 for bf16, rate in peaks.items()
+        },
+        "training_uses": name_of(chosen),
     }
     print(f"{config.experiment} on {result['device']} ({result['machine']})")
     print("matrix product, GFLOP/s:", result["matrix_product_gflop_per_second"])
@@ -53,18 +44,27 @@ def measure_run(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for part in PARTS:
         torch._dynamo.reset()  # it recompiles a function a few times only, for whatever part
-        flop, updates = costs[part].flop, total_updates(config, part)
-        parts[part] = {"gflop": flop / 1e9, "updates": updates, "modes": []}
+        flop, updates = costs[part].flop, components.total_updates(config, part)
+        rows: list[dict[str, Any]] = []
+        parts[part] = {"gflop": flop / 1e9, "updates": updates, "modes": rows}
         for execution in modes:
-            learner = make_learner(agent, config, part, execution)
-            row = measure_update(config, agent, part, learner)
-            parts[part]["modes"].append(row)
-            seconds, precision = row["seconds_per_update"], row["precision"]
-            row["speed_up"] = parts[part]["modes"][0]["seconds_per_update"] / seconds
-            row["share_of_matrix_product_rate"] = flop / seconds / peaks[precision]
-            cells = row["speed_up"], row["share_of_matrix_product_rate"], row["ready_after"]
-            mode = f"{row['mode']} {precision}"
-            print(line(part, flop / 1e9, mode, 1e3 * seconds, *cells), flush=True)
+            learner = components.make_learner(agent, config, part, execution)
+            segment, started = components.noise(agent, config, part), perf_counter()
+            for _ in range(learner.warm_up):
+                learner.update(segment)
+            components.synchronize(device)
+            ready = perf_counter() - started
+            seconds = median(timed(lambda do=learner, on=segment: do.update(on), config.seconds))
+            row = {"mode": name_of(execution), "seconds_per_update": seconds}
+            rows.append(row)
+            row["speed_up"] = rows[0]["seconds_per_update"] / seconds
+            row["share_of_matrix_product_rate"] = flop / seconds / peaks[execution.bf16]
+            row["ready_after"] = ready
+            if device.type == "cuda":
+                row["peak_device_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+                torch.cuda.reset_peak_memory_stats(device)
+            mode, _, *others = row.values()
+            print(line(part, flop / 1e9, mode, 1e3 * seconds, *others), flush=True)
             if execution == chosen:
                 parts[part]["hours"] = updates * seconds / 3600
         took = duration(3600 * parts[part]["hours"])
@@ -72,35 +72,17 @@ def measure_run(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     return result | {"parts": parts} | whole_run(config, parts, play(config, agent))
 
 
-def measure_update(
-    config: BenchmarkConfig, agent: Agent, part: str, learner: Learner
-) -> dict[str, Any]:
-    """An update of a part in one mode: its seconds, and seconds until the first is ready."""
-    device, started = learner.device, perf_counter()
-    segment = noise(agent, config, part)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # of the mode before
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(learner.warm_up):
-        learner.update(segment)
-    synchronize(device)
-    ready = perf_counter() - started
-    result = {
-        "mode": learner.execution.mode,
-        "precision": precision_of(learner.execution),
-        "seconds_per_update": median(timed(lambda: learner.update(segment), config.seconds)),
-        "ready_after": ready,
-    }
-    if device.type == "cuda":
-        result["peak_device_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
-    return result
+def matrix_product_rate(device: torch.device, seconds: float, bf16: bool) -> float:
+    """Floating-point operations a second of a matrix product of 4096 × 4096."""
+    a = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    return 2 * 4096**3 / median(timed(lambda: a @ a, seconds))
 
 
 def whole_run(
     config: BenchmarkConfig, parts: dict[str, Any], played: dict[str, float]
 ) -> dict[str, Any]:
     """What the whole run costs, evaluations aside; printed too."""
-    steps, first = steps_to_collect(config), config.collect.first_steps
+    steps, first = components.steps_to_collect(config), config.collect.first_steps
     playing = first / played["random"] + (steps - first) / played["policy"]
     imagined = config.agent.actor_critic.horizon * config.policy.batch
     result = {

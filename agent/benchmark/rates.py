@@ -1,25 +1,63 @@
-"""Steps a second: of the environment, and of the world as an environment."""
+"""How things are timed and printed; steps a second of the environment and of dreams."""
 
 from __future__ import annotations
 
+import datetime
+import platform
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Timer
 
 from agent.agent import Agent
 from agent.benchmark.config import BenchmarkConfig
-from agent.benchmark.timing import about, executions, line, precision_of, timed
 from agent.config import ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
 from agent.dream.batch import Dreams
 from agent.dream.env import DreamVectorEnv
 from agent.dream.starts import StartStates, given_starts
-from agent.execution import WARM_UP, pick_device
+from agent.execution import EAGER, WARM_UP, Execution, choose_execution, pick_device
 from envs.spaces import Spaces
 from envs.vector import make_vector
+
+
+def timed(function: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of a call, measured one or more times, after calls that do not count."""
+    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=seconds).times
+
+
+def executions(config: BenchmarkConfig, device: torch.device) -> list[Execution]:
+    """What to measure: eager in float32, then each mode in the run's precision."""
+    available = ["eager", "compiled"] + ["captured"] * (device.type == "cuda")
+    modes = available if config.modes is None else config.modes
+    wanted = [choose_execution(mode, config.precision, device, 0.0) for mode in modes]
+    return list(dict.fromkeys([EAGER, *wanted]))
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """When and where something was measured."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def name_of(execution: Execution) -> str:
+    """As in "eager fp32"."""
+    return f"{execution.mode} {'bf16' if execution.bf16 else 'fp32'}"
+
+
+def line(*cells: object) -> str:
+    """A line of a table: columns of 17 letters, numbers with four digits."""
+    return " ".join(f"{f'{x:.4g}' if isinstance(x, float) else x!s:>17}" for x in cells)
 
 
 def play(config: BenchmarkConfig, agent: Agent) -> dict[str, float]:
@@ -45,8 +83,7 @@ def measure_environment(config: BenchmarkConfig, spaces: Spaces) -> dict[str, An
     """Environment steps a second alone, with the policy on the CPU; printed too."""
     rates = play(config, Agent(config.agent, spaces).eval())
     print(line(config.env.name, *(f"{name} {rate:.0f}/s" for name, rate in rates.items())))
-    env = {"environment": config.env.id, "game": config.env.game}
-    return env | {"environment_steps_per_second": rates}
+    return {"environment": config.env.name, "environment_steps_per_second": rates}
 
 
 def measure_dreams(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
@@ -56,7 +93,7 @@ def measure_dreams(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     with torch.no_grad():  # an untrained world would end every second step
         agent.dynamics.end_head[-1].bias.copy_(torch.tensor([20.0, -20.0]))
     rows: list[dict[str, Any]] = []
-    print(line("dreams", "mode", "steps/s", "ready s"))
+    print(line("mode", "dreams", "steps/s", "ready s"))
     for execution in executions(config, device):
         for number in config.dreams:
             torch._dynamo.reset()  # it recompiles a function a few times only, for whatever size
@@ -71,11 +108,10 @@ def measure_dreams(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
             ready = perf_counter() - started
             # A mean: the steps at which episodes begin anew take longer.
             seconds = np.mean(timed(lambda e=env: e.step(e.action_space.sample()), config.seconds))
-            row = {"mode": execution.mode, "precision": precision_of(execution), "number": number}
+            row = {"mode": name_of(execution), "number": number}
             row |= {"steps_per_second": float(number / seconds), "ready_after": ready}
             rows.append(row)
-            mode = f"{row['mode']} {row['precision']}"
-            print(line(number, mode, row["steps_per_second"], ready), flush=True)
+            print(line(*row.values()), flush=True)
     return about(device) | {"episode_steps": length, "dreams": rows}
 
 

@@ -30,7 +30,7 @@ def test_each_part_is_counted_and_measured(tmp_path: Path) -> None:
     report = measured(tmp_path)
     assert set(report["parts"]) == {"tokenizer", "dynamics", "policy"}
     for part in report["parts"].values():
-        assert part["modes"][0]["mode"] == "eager" and part["modes"][0]["precision"] == "fp32"
+        assert part["modes"][0]["mode"] == "eager fp32"
         for mode in part["modes"]:
             assert mode["seconds_per_update"] > 0 and mode["share_of_matrix_product_rate"] > 0
     assert report["environment_steps_per_second"]["random"] > 0
@@ -51,7 +51,7 @@ def test_an_estimate_for_cards_that_are_not_here(tmp_path: Path, capsys) -> None
 def test_environments_and_dreams_a_second(tmp_path: Path) -> None:
     assert measured(tmp_path, "updates=false")["environment_steps_per_second"]["policy"] > 0
     rows = measured(tmp_path, "dream=true", "dreams=[1,3]", "precision=fp32")["dreams"]
-    assert [(row["mode"], row["number"]) for row in rows] == [("eager", 1), ("eager", 3)]
+    assert [(row["mode"], row["number"]) for row in rows] == [("eager fp32", 1), ("eager fp32", 3)]
     assert all(row["steps_per_second"] > 0 for row in rows)
 
 
