@@ -114,9 +114,7 @@ def _make_quietly(config: EnvConfig) -> ChooseActions:
             check_can_render(env, config.pixels)
             _close(env)
             env = _make(replace(config, kwargs=config.kwargs | {"render_mode": "rgb_array"}))
-        return ChooseActions(
-            Frames(env, path, config.size, config.range, config.name, config.layout), config.bins
-        )
+        return ChooseActions(Frames(env, path, config), config.bins)
     except BadInput:
         _close(env)
         raise

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
+from envs.config import EnvConfig
 from envs.errors import BadInput
 from envs.failures import describe
 from envs.images import ImageReader, ImageSpace, is_image, is_picture, short
@@ -14,9 +15,6 @@ from envs.locate import Path, leaves, part_at
 from envs.scores import CRAFTER_ACHIEVEMENTS
 
 MOST_REWARD = float(np.finfo(np.float32).max)  # as which it is kept
-
-DRAWN: set[str] = set()
-"""Names of environments that rendered more than a single colour in this process."""
 
 
 class Frames(gymnasium.Wrapper):
@@ -30,28 +28,17 @@ class Frames(gymnasium.Wrapper):
     Args:
         env: the environment; where `path` is None its render_mode is "rgb_array".
         path: where its image is (`find_image`).
-        size: of the frames, None: see `ImageReader`.
-        bounds: [least, most] value of an image, None: what its space declares.
-        name: of the environment, for errors.
-        layout: of its axes, None: see `ImageReader`.
+        config: its range, size and layout are used.
 
     Raises:
-        BadInput: it cannot be rendered, or the bounds are none; later in `reset` and `step`: an
+        BadInput: it cannot be rendered, or the range is none; later in `reset` and `step`: an
             image is not of its space, a reward is not a finite number, the action space has
             changed, or the number of values is not Gymnasium's. The sentence names the step.
     """
 
-    def __init__(
-        self,
-        env: gymnasium.Env,
-        path: Path | None,
-        size: int | None,
-        bounds: list[float] | None,
-        name: str,
-        layout: str | None = None,
-    ):
+    def __init__(self, env: gymnasium.Env, path: Path | None, config: EnvConfig):
         super().__init__(env)
-        self._path, self._name, self._declared = path, name, env.action_space
+        self._path, self._name, self._declared = path, config.name, env.action_space
         self._episode, self._step = 0, 0
         if path is None:
             space = self._rendered_space()
@@ -61,9 +48,9 @@ class Frames(gymnasium.Wrapper):
             hidden = [_dotted(p) for p, _ in leaves(env.observation_space) if p != path]
             source = f"observation {_dotted(path)}".rstrip()
             source += f" ({', '.join(hidden)} not seen)" if hidden else ""
-        if bounds is not None:
-            space = _narrowed(space, bounds)
-        self._read = ImageReader(space, size, layout)
+        if config.range is not None:
+            space = _narrowed(space, config.range)
+        self._read = ImageReader(space, config.size, config.layout)
         self.observation_space = self._read.frames
         self.frames_text = f"{source}: {self._read.text}"
 
@@ -72,18 +59,14 @@ class Frames(gymnasium.Wrapper):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         self._episode, self._step = self._episode + 1, 0
         result = self.env.reset(seed=seed, options=options)
-        self._check_number("reset()", result, "(observation, info)", 2)
-        self._check_actions()
-        observation, info = result
+        observation, info = self._checked("reset()", result, "(observation, info)")
         return self._frame(observation), _used(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._step += 1
         result = self.env.step(action)
-        accepted = "(observation, reward, terminated, truncated, info)"
-        self._check_number("step()", result, accepted, 5)
-        self._check_actions()
-        observation, reward, terminated, truncated, info = result
+        values = "(observation, reward, terminated, truncated, info)"
+        observation, reward, terminated, truncated, info = self._checked("step()", result, values)
         if not _is_finite(reward):
             accepted = f"finite numbers up to {MOST_REWARD:.1e} are accepted"
             raise self._refusal(f"it returned the reward {reward!r}, but {accepted}")
@@ -130,23 +113,18 @@ class Frames(gymnasium.Wrapper):
                 "render_mode='rgb_array'; accepted are arrays [H, W, 3] uint8: correct its "
                 "render(), or show images as its observations."
             )
-        if (image != image[0, 0]).any():
-            DRAWN.add(self._name)
         return space
 
-    def _check_number(self, call: str, result: Any, accepted: str, number: int) -> None:
-        """Gymnasium's older interface, and others', return fewer values or more."""
-        if not (isinstance(result, tuple) and len(result) == number):
-            values = f"{len(result)} values" if isinstance(result, tuple) else "one value"
-            raise self._refusal(f"{call} returned {values}, but {accepted} is accepted")
-
-    def _check_actions(self) -> None:
+    def _checked(self, call: str, result: Any, accepted: str) -> tuple:
+        """The values that a call returned, as many as are accepted."""
+        if not isinstance(result, tuple) or len(result) != 1 + accepted.count(","):
+            number = f"{len(result)} values" if isinstance(result, tuple) else "one value"
+            raise self._refusal(f"{call} returned {number}, but {accepted} is accepted")
         space = self.env.action_space
         if space is not self._declared and space != self._declared:
-            raise self._refusal(
-                f"its action space is {short(space)}, but it was {short(self._declared)} when it "
-                "was made"
-            )
+            before = f"it was {short(self._declared)} when it was made"
+            raise self._refusal(f"its action space is {short(space)}, but {before}")
+        return result
 
     def _refusal(self, what: str) -> BadInput:
         where = f"at step {self._step} of its" if self._step else "in the reset that begins its"

@@ -1,17 +1,16 @@
 """A short play by random actions: what an environment is like, and what would hinder learning."""
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from envs.config import EnvConfig
 from envs.errors import BadInput, EnvironmentFailed
 from envs.make import make_single
-from envs.observations import DRAWN
-from envs.wrappers import SeededEpisodes
+from envs.spaces import Spaces
 
 CONTRAST = 50  # of 255: below it, frames look all the same to a person
 
@@ -21,7 +20,8 @@ class Trial:
     """What was seen in some steps by uniformly random actions.
 
     Attributes:
-        frames_text, actions_text: how the spaces are read.
+        spaces: what an agent sees and does.
+        frames_text, actions_text: how the environment's own spaces are read.
         frames: `[steps + resets, size, size, channels]` uint8, each episode's first one included.
         rewards: `[steps]` float64.
         lengths: of the episodes that ended.
@@ -33,6 +33,7 @@ class Trial:
         failures: reports of restarts (`env.on_error=restart`).
     """
 
+    spaces: Spaces
     frames_text: str
     actions_text: str
     frames: np.ndarray
@@ -42,12 +43,11 @@ class Trial:
     seconds: float
     differs_at: int | None
     limit: int | None
-    failures: tuple[str, ...] = ()
+    failures: list[str] = field(default_factory=list)
 
     def mistakes(self) -> list[str]:
         """Likely mistakes, however few the steps: a sentence each, with what to do about it."""
-        found, steps = [], len(self.rewards)
-        least, most = int(self.frames.min()), int(self.frames.max())
+        found, least, most = [], int(self.frames.min()), int(self.frames.max())
         if (self.frames == self.frames[0]).all():
             found.append(
                 f"All {len(self.frames)} frames are equal: look at them, and show what the actions "
@@ -56,14 +56,11 @@ class Trial:
         elif most - least < CONTRAST:
             found.append(
                 f"The frames use only {least} to {most} of 0 to 255, which is all but one colour "
-                "to a network: give the range that it uses, as env.range=[0,10], or what people "
+                "to a network: give the range that is used, as env.range=[0,10], or what people "
                 "see, by env.pixels=render."
             )
         if self.failures:
-            found.append(
-                f"It failed {len(self.failures)} times in {steps} steps "
-                f"({self.failures[0].removesuffix('.')})."
-            )
+            found.append(f"It failed in {len(self.rewards)} steps: {' '.join(self.failures)}")
         if self.differs_at is not None:
             found.append(
                 f"Its seed does not decide it (step {self.differs_at} was another the second "
@@ -74,7 +71,7 @@ class Trial:
 
     def warnings(self) -> list[str]:
         """As `mistakes`, and what so few steps may only not have shown."""
-        found, steps = self.mistakes(), len(self.rewards)
+        found, steps, reward = self.mistakes(), len(self.rewards), self.rewards[0]
         if not self.lengths and self.limit is None:
             found.append(
                 f"No episode ended within {steps} steps: evaluation plays episodes to their ends, "
@@ -85,17 +82,12 @@ class Trial:
                 f"All {len(self.lengths)} episodes ended at their first step: nothing follows from "
                 "an action, so there is no world to learn; look at when it terminates."
             )
-        if not self.terminated and np.ptp(self.rewards) == 0:
+        # Where episodes terminate, their length still says something.
+        if (self.rewards == reward).all() and not (reward and self.terminated):
             found.append(
-                f"Each of {steps} random steps had the reward {self.rewards[0]:.4g}, and none "
-                "terminated an episode: an agent that never meets anything else learns nothing; "
-                "try more steps (trial=1000), or reward what comes before."
-            )
-        elif not self.rewards.any():
-            found.append(
-                f"No reward was other than 0 in {steps} random steps: an agent that never meets "
-                "one learns nothing; try more steps (trial=1000), or make the first rewards easier "
-                "to find."
+                f"Each of {steps} random steps had the reward {reward:.4g}: an agent that never "
+                "meets another learns nothing; try more steps (trial=1000), or reward what comes "
+                "before."
             )
         return found
 
@@ -107,15 +99,9 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
         BadInput: the environment cannot be made, is not what it declares, or fails and may not be
             restarted; its own error is shown.
     """
-    with closing(make_single(config, seed)) as env:
-        started = perf_counter()
-        first, failures = _play(env, seed, steps)
-        seconds = perf_counter() - started
-        texts = env.get_wrapper_attr("frames_text"), env.get_wrapper_attr("text")
-        limit = env.spec.max_episode_steps if env.spec else None
-    with closing(make_single(config, seed)) as env:
-        second, _ = _play(env, seed, steps)
-    went_black = _is_plain(second) and (not _is_plain(first) or config.name in DRAWN)
+    first, facts = _play(config, seed, steps)
+    second, _ = _play(config, seed, steps)
+    went_black = _is_plain(second) and not _is_plain(first)
     if went_black and not config.parallel:
         raise BadInput(
             f"The environment {config.name} shows a single colour once it was made before in the "
@@ -125,16 +111,12 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
     played = [seen for seen in first if seen.reward is not None]
     ends = np.flatnonzero([seen.terminated or seen.truncated for seen in played])
     return Trial(
-        frames_text=texts[0],
-        actions_text=texts[1],
         frames=np.stack([seen.frame for seen in first]),
         rewards=np.array([seen.reward for seen in played]),
         lengths=tuple(np.diff(ends, prepend=-1).tolist()),
         terminated=sum(seen.terminated for seen in played),
-        seconds=seconds,
         differs_at=None if went_black else _first_difference(first, second),
-        limit=limit,
-        failures=tuple(failures),
+        **facts,
     )
 
 
@@ -147,23 +129,32 @@ class _Seen(NamedTuple):
     truncated: bool = False
 
 
-def _play(env: SeededEpisodes, seed: int, steps: int) -> tuple[list[_Seen], list[str]]:
-    """All that random actions show, and reports of failures."""
-    env.action_space.seed(seed)
+def _play(config: EnvConfig, seed: int, steps: int) -> tuple[list[_Seen], dict[str, Any]]:
+    """What random actions show, and the other facts of a `Trial`."""
     seen: list[_Seen] = []
     failures: list[str] = []
-    try:
-        for _ in range(steps):
-            if not seen or seen[-1].terminated or seen[-1].truncated:
-                frame, info = env.reset()
-                seen.append(_Seen(frame.copy()))
+    with closing(make_single(config, seed)) as env:
+        env.action_space.seed(seed)
+        started = perf_counter()
+        try:
+            for _ in range(steps):
+                if not seen or seen[-1].terminated or seen[-1].truncated:
+                    frame, info = env.reset()
+                    seen.append(_Seen(frame.copy()))
+                    failures += info.get("failures", [])
+                frame, *outcome, info = env.step(env.action_space.sample())
+                seen.append(_Seen(frame.copy(), *outcome))
                 failures += info.get("failures", [])
-            frame, *outcome, info = env.step(env.action_space.sample())
-            seen.append(_Seen(frame.copy(), *outcome))
-            failures += info.get("failures", [])
-    except EnvironmentFailed as error:
-        raise BadInput(f"{error.what}; correct it.") from error
-    return seen, failures
+        except EnvironmentFailed as error:
+            raise BadInput(f"{error.what}; correct it.") from error
+        return seen, {
+            "spaces": Spaces.of(env),
+            "frames_text": env.get_wrapper_attr("frames_text"),
+            "actions_text": env.get_wrapper_attr("text"),
+            "limit": env.spec.max_episode_steps if env.spec else None,
+            "seconds": perf_counter() - started,
+            "failures": failures,
+        }
 
 
 def _is_plain(play: list[_Seen]) -> bool:

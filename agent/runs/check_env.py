@@ -11,11 +11,8 @@ from PIL import Image
 
 from agent.config import TrainConfig
 from agent.runs.checks import check_writable
-from envs.make import spaces_of
 from envs.settings import COUNT, setting
 from envs.trial import try_out
-
-WIDTH = 110
 
 
 @dataclass
@@ -39,7 +36,6 @@ class CheckEnvConfig(TrainConfig):
 def check_env(config: CheckEnvConfig, overrides: list[str]) -> None:
     """Play random steps, print what they tell, and draw frames as the agent will see them."""
     config.check()
-    spaces = spaces_of(config.env, config.seed)
     trial = try_out(config.env, config.seed, config.trial)
     from agent.runs.preflight import contact_sheet, page, problems  # torch takes seconds to import
 
@@ -47,11 +43,11 @@ def check_env(config: CheckEnvConfig, overrides: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(contact_sheet(trial)).save(path, format="PNG")
     print(f"{config.env.name} for experiment={config.experiment}\n")
-    for name, text in (page(config, trial, spaces) | {"picture": str(path)}).items():
-        print(textwrap.fill(text, WIDTH, initial_indent=f"{name:<10}", subsequent_indent=" " * 10))
+    for name, text in page(config, trial).items():
+        print(textwrap.fill(text, 110, initial_indent=f"{name:<10}", subsequent_indent=" " * 10))
     given = [o for o in overrides if not o.startswith(("trial=", "sheet="))]
-    print("\ncommand: python scripts/train.py " + shlex.join(given))
-    found = problems(config, trial, spaces)
+    print(f"picture   {path}\n\ncommand: python scripts/train.py {shlex.join(given)}")
+    found = problems(config, trial)
     print("\nTo look at:" if found else "\nNothing stands against it.")
     for problem in found:
-        print(textwrap.fill(problem, WIDTH, initial_indent="- ", subsequent_indent="  "))
+        print(textwrap.fill(problem, 110, initial_indent="- ", subsequent_indent="  "))

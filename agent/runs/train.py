@@ -44,7 +44,8 @@ def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callbac
         saved, config = look_at_run(resume, overrides)
         check_places(saved.run)
     config.check()
-    spaces = spaces_of(config.env, config.seed)
+    trial = try_out(config.env, config.seed, TRIAL_STEPS)
+    spaces = trial.spaces
     if saved is not None:
         check_spaces(spaces_from_state(saved.state), spaces, config.env.name)
     if config.env.evaluation_kwargs:
@@ -55,7 +56,6 @@ def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callbac
                 "both must be the same: take out what changes them."
             )
     wanted = saved.run if saved else wanted_folder(config)
-    trial = try_out(config.env, config.seed, TRIAL_STEPS)
     from agent.runs.run import start  # torch takes seconds to import
 
     saved = None if resume is None else load_run(resume, overrides)[0]

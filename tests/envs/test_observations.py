@@ -44,7 +44,7 @@ class Shows(gymnasium.Env):
 
 def frames(env: Shows, size=None, bounds=None) -> Frames:
     path = find_image(env.observation_space, "auto", None, None, bounds is not None)
-    return Frames(env, path, size, bounds, "Shows-v0")
+    return Frames(env, path, EnvConfig("Shows-v0", size=size, range=bounds))
 
 
 @pytest.mark.parametrize(

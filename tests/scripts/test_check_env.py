@@ -27,7 +27,7 @@ def test_the_page(tmp_path: Path):
         "observation view.camera (speed not seen): 32×32×4 of Box(-1, 1, (4, 12, 9), float32)",
         "0 terminated", "truncated), of 7 to 7 steps", "Nothing stands against it.",
         "100 frames, the first 60 by random actions; updates: tokenizer 5,",
-        "on this CPU: updates", "command: python scripts/train.py env=gym experiment=catch",
+        "for updates on this CPU", "command: python scripts/train.py env=gym experiment=catch",
     ):  # fmt: skip
         assert part in " ".join(result.out.split()), (part, result.out)
     with Image.open(tmp_path / "check_env.png") as sheet:
