@@ -13,14 +13,13 @@ from typing import Any
 from envs.output import output_is_read
 
 AGAIN = 75  # exit code (sysexits.h: EX_TEMPFAIL) of a run that is saved and may be started again
-AGAIN_SECONDS = 3.0  # after which an interruption that a library swallowed comes again
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 ]
 
 
 class Pause(Exception):
-    """Was asked for, and what is under way stands at a place where it can be saved."""
+    """A stop was asked for, and what is under way stands where it can be saved."""
 
 
 class Stop:
@@ -47,36 +46,26 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Within it, SIGTERM, SIGUSR1 and the first Ctrl-C ask for a stop.
 
-    A second Ctrl-C raises KeyboardInterrupt, and so does the first while `patient` is false. If a
-    library swallows KeyboardInterrupt, it is raised again until it is heard.
+    A second Ctrl-C raises KeyboardInterrupt, and so does the first while `patient` is false.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # where there are no signals
         yield stop
         return
 
-    def interrupt(number: int, frame: Any) -> None:
-        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-        raise KeyboardInterrupt
-
     def ask(number: int, frame: Any) -> None:
         first = stop.asked is None
         stop.asked = stop.asked or signal.Signals(number)
         if not stop.patient or (number == signal.SIGINT and not first):
-            interrupt(number, frame)
+            raise KeyboardInterrupt
         if first:  # not by print, which may be what the signal interrupted
+            what = "stops and saves after the present update; Ctrl-C stops at once."
             with suppress(OSError):  # Ctrl-C ends what reads the output too
-                os.write(
-                    2,
-                    f"\n{stop.asked.name}: stops and saves after the present update; "
-                    "Ctrl-C stops at once.\n".encode(),
-                )
+                os.write(2, f"\n{stop.asked.name}: {what}\n".encode())
 
-    handlers = {signal.SIGALRM: interrupt, **dict.fromkeys(SIGNALS, ask)}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

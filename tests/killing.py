@@ -19,17 +19,28 @@ from typing import Any
 
 import pytest
 
+from agent.data.collect import Player
+from agent.runs.api import configure
+from agent.runs.train import train
 from agent.storage import checkpoint
+from agent.training.learner import Learner
+from agent.training.logger import Csv
 from tests.equal import check_equal
-from tests.scripts import commands
+from tests.scripts.commands import forks
 from tests.tiny import TINY, leave_out_films
 
-# What is called -> how often in an epoch of SETTINGS, at least.
-CALLS = {"play": 32, "update": 6, "disk": 50, "log": 3}
+# Kind -> what is called, and how often in an epoch of SETTINGS, at least.
+DISK = [(os, "fsync"), (os, "replace"), (os, "unlink"), (shutil, "rmtree")]
+CALLS: dict[str, tuple[list[tuple[Any, str]], int]] = {
+    "play": ([(Player, "step")], 32),
+    "update": ([(Learner, "update")], 6),
+    "disk": (DISK, 50),
+    "log": ([(Csv, "log")], 3),
+}
 SETTINGS = (*TINY, "collect.epochs=1000000", "checkpoint_every=1", "evaluate_every=1", "logger=csv")
 LONGEST = 1.5  # epochs from a start to the kill, so that most kills come after another checkpoint
 
-Kill = tuple[str, int, bool]  # what is called, which call, whether after it
+Kill = tuple[str, int, bool]  # a kind, which call of it, whether after it
 
 
 def main(kills: int, seed: int, folder: Path) -> Counter[str]:
@@ -37,73 +48,54 @@ def main(kills: int, seed: int, folder: Path) -> Counter[str]:
     rng, counts = random.Random(seed), Counter()
     run, whole = folder / "killed", folder / "whole"
     while counts.total() < kills:
-        what = rng.choice(list(CALLS))
-        kill = (what, rng.randrange(1, int(CALLS[what] * LONGEST) + 1), rng.random() < 0.5)
-        code, errors = start(goes_on(run, int(kills * LONGEST) + 1), folder, kill)
-        assert code == -signal.SIGKILL, (kill, code, errors)
-        counts[what] += 1
-    reached = checkpoint.newest(run)
-    epochs = (checkpoint.load(run).epoch if reached else 0) + 1
+        kind = rng.choice(list(CALLS))
+        kill = (kind, rng.randrange(1, int(CALLS[kind][1] * LONGEST) + 1), rng.random() < 0.5)
+        assert start(run, int(kills * LONGEST) + 1, kill) == -signal.SIGKILL, kill
+        counts[kind] += 1
+    epochs = (checkpoint.load(run).epoch if checkpoint.newest(run) else 0) + 1
     for place in (run, whole):
-        code, errors = start((*goes_on(place, epochs), f"epochs={epochs}"), folder, None)
-        assert code == 0, errors
+        assert start(place, epochs, None) == 0
     check_equal(whole, run)
     return counts
 
 
-def goes_on(run: Path, epochs: int) -> tuple[str, ...]:
-    """The arguments that start the run, or go on with it."""
-    if checkpoint.newest(run) is not None:
-        return (f"resume={run}",)
-    shutil.rmtree(run, ignore_errors=True)
-    return (*SETTINGS, f"run={run}", f"epochs={epochs}")
-
-
-def start(arguments: tuple[str, ...], cwd: Path, kill: Kill | None) -> tuple[int | None, str]:
-    """The train command as a process that kills itself -> its exit code and its errors."""
-    process = commands.forks.Process(target=_train, args=(arguments, str(cwd), kill))
+def start(run: Path, epochs: int, kill: Kill | None) -> int | None:
+    """A process that starts the run or goes on with it, and kills itself -> its exit code."""
+    goes_on = checkpoint.newest(run) is not None
+    if not goes_on:
+        shutil.rmtree(run, ignore_errors=True)
+    arguments = (f"resume={run}",) if goes_on else (*SETTINGS, f"run={run}")
+    process = forks.Process(target=_train, args=((*arguments, f"epochs={epochs}"), kill))
     process.start()
     process.join()
-    return process.exitcode, (cwd / "err").read_text()
+    return process.exitcode
 
 
-def _train(arguments: tuple[str, ...], cwd: str, kill: Kill | None) -> None:
+def _train(arguments: tuple[str, ...], kill: Kill | None) -> None:
     leave_out_films(pytest.MonkeyPatch())
     if kill is not None:
-        arm(*kill)
-    commands._child("train", arguments, cwd, cwd, {}, memory=None)
+        kind, call, after = kill
+        left = [call]
+        for holder, name in CALLS[kind][0]:
+            setattr(holder, name, deadly(getattr(holder, name), left, after))
+    train(configure(*arguments), list(arguments))
 
 
-def arm(what: str, call: int, after: bool) -> None:
-    """Have this process killed at that call, from now on."""
-    from agent.data.collect import Player
-    from agent.training.learner import Learner
-    from agent.training.logger import Logger
+def deadly(function: Callable[..., Any], left: list[int], after: bool) -> Callable[..., Any]:
+    """The function, which kills this process before or after its call number left[0]."""
 
-    left = [call]
-
-    def deadly(function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **others: Any) -> Any:
-            left[0] -= 1
-            due = left[0] == 0  # what it calls counts too
-            if due and not after:
+    def run(*arguments: Any, **others: Any) -> Any:
+        left[0] -= 1
+        due = left[0] == 0  # what it calls counts too
+        if due and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return function(*arguments, **others)
+        finally:  # some find nothing to remove, and raise
+            if due:
                 os.kill(os.getpid(), signal.SIGKILL)
-            try:
-                return function(*arguments, **others)
-            finally:  # some find nothing to remove, and say so by an error
-                if due:
-                    os.kill(os.getpid(), signal.SIGKILL)
 
-        return run
-
-    calls = {
-        "play": [(Player, "step")],
-        "update": [(Learner, "update")],
-        "disk": [(os, "fsync"), (os, "replace"), (os, "unlink"), (shutil, "rmtree")],
-        "log": [(Logger, "log")],
-    }
-    for holder, name in calls[what]:
-        setattr(holder, name, deadly(getattr(holder, name)))
+    return run
 
 
 if __name__ == "__main__":

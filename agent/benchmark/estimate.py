@@ -9,7 +9,8 @@ from agent.agent import sketch_agent
 from agent.benchmark.rates import line
 from agent.benchmark.record import Operation, record_updates
 from agent.config import TrainConfig
-from agent.training.components import count_costs, total_updates
+from agent.training.components import total_updates
+from agent.training.costs import count_costs
 from agent.training.progress import duration
 from envs.spaces import Spaces
 

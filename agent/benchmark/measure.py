@@ -15,6 +15,7 @@ from agent.benchmark.rates import about, executions, line, name_of, play, timed
 from agent.execution import choose_execution, pick_device
 from agent.training import components
 from agent.training.components import PARTS
+from agent.training.costs import count_costs, noise, synchronize, total_flop
 from agent.training.progress import duration
 from envs.spaces import Spaces
 
@@ -22,8 +23,8 @@ from envs.spaces import Spaces
 def measure_run(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
     """Measure each part in each mode and the environment, print it, and return it for JSON."""
     device = pick_device(config.device)
-    costs = components.count_costs(sketch_agent(config.agent, spaces), config)
-    total = components.total_flop(costs, config)
+    costs = count_costs(sketch_agent(config.agent, spaces), config)
+    total = total_flop(costs, config)
     chosen = choose_execution(config.learner.mode, config.precision, device, total)
     modes = list(dict.fromkeys([*executions(config, device), chosen]))
     peaks = {
@@ -49,10 +50,10 @@ def measure_run(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
         parts[part] = {"gflop": flop / 1e9, "updates": updates, "modes": rows}
         for execution in modes:
             learner = components.make_learner(agent, config, part, execution)
-            segment, started = components.noise(agent, config, part), perf_counter()
+            segment, started = noise(agent, config, part), perf_counter()
             for _ in range(learner.warm_up):
                 learner.update(segment)
-            components.synchronize(device)
+            synchronize(device)
             ready = perf_counter() - started
             seconds = median(timed(lambda do=learner, on=segment: do.update(on), config.seconds))
             row = {"mode": name_of(execution), "seconds_per_update": seconds}

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import flop_registry
 
 from agent.agent import sketch_agent
 from agent.config import TrainConfig
-from agent.training.components import PARTS, noise
+from agent.training.components import PARTS
+from agent.training.costs import noise
 from envs.spaces import Spaces
 
 

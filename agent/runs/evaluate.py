@@ -111,7 +111,6 @@ def _play(config: EvaluateConfig, trained: Any, settings: Any, output: Path, ste
 
 def print_table(about: dict[str, Any], summary: dict[str, float]) -> None:
     """Print a line for each entry that has a value, and the achievements' rates as a block."""
-    from agent.training.progress import readable
 
     about = {name: value for name, value in about.items() if value not in (None, {})}
     scores = {name: value for name, value in summary.items() if "/" not in name}
@@ -121,7 +120,7 @@ def print_table(about: dict[str, Any], summary: dict[str, float]) -> None:
         print(f"{name:<{width}}  {value}")
     print()
     for name, value in scores.items():
-        print(f"{name:<{width}}  {readable(value):>10}")
+        print(f"{name:<{width}}  {value:>10.5g}")
     if rates:
         print(f"\n{'success rate':<{width}}   percent")
     for name, value in rates.items():

@@ -14,13 +14,12 @@ from agent.execution import pick_device
 from agent.media.pictures import strip, to_rgb
 from agent.training.components import (
     PARTS,
-    count_costs,
     make_learner,
     schedule_of,
     steps_to_collect,
-    time_update,
     total_updates,
 )
+from agent.training.costs import count_costs, time_update
 from agent.training.health import cut_rewards
 from agent.training.progress import duration
 from envs.errors import BadInput

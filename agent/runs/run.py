@@ -26,17 +26,12 @@ from agent.runs.resume import config_from_state, differences, spaces_from_state,
 from agent.signals import AGAIN, Pause, Stop, stoppable
 from agent.storage import checkpoint
 from agent.storage.files import disk_full, sentence_of
+from agent.training import saving
 from agent.training.callbacks import Best, Callback, Films, HealthWarnings, Logging
-from agent.training.components import (
-    PARTS,
-    count_costs,
-    forecast,
-    steps_to_collect,
-    total_flop,
-    total_updates,
-)
+from agent.training.components import PARTS, steps_to_collect, total_updates
+from agent.training.costs import count_costs, forecast, total_flop
 from agent.training.learner import NonFinite
-from agent.training.logger import make_logger
+from agent.training.logger import make_loggers
 from agent.training.trainer import Trainer
 from envs.errors import BadInput, EnvironmentFailed, Stopped
 from envs.spaces import Spaces
@@ -117,8 +112,8 @@ def _run(
             describe(folder, config)
             steps = trainer.replay.steps_added
             settings = dataclasses.asdict(config)
-            logger = make_logger(config.logger, folder, settings, trainer.epoch, steps)
-            trainer.callbacks += [Logging(logger), Films(logger), *callbacks]
+            loggers = make_loggers(config.logger, folder, settings, trainer.epoch, steps)
+            trainer.callbacks += [Logging(loggers), Films(loggers), *callbacks]
             stop.patient = True
             trainer.run(stop)
     finally:
@@ -164,7 +159,7 @@ def go_on(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
     Raises:
         BadInput: it is damaged; nothing was written.
     """
-    trainer.load(saved)
+    saving.load(trainer, saved)
     if (newest := checkpoint.newest(trainer.folder)) != saved.folder:
         print(
             f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up."

@@ -41,13 +41,12 @@ class Callback:
 
 
 class Best(Callback):
-    """Remembers the best evaluation, whose checkpoint stays."""
+    """Keeps epoch and return of the best evaluation, whose checkpoint stays."""
 
     def on_stage_end(self, trainer: Trainer, stage: str, metrics: dict[str, float]) -> None:
-        """As in `Callback`."""
         if stage == "evaluate":
-            value = metrics["evaluate/return_mean"]
-            if trainer.best["return"] is None or value > trainer.best["return"]:
+            value, best = metrics["evaluate/return_mean"], trainer.best["return"]
+            if best is None or value > best:
                 trainer.best = {"epoch": trainer.epoch, "return": value}
 
 
@@ -57,38 +56,34 @@ class Logging(Callback):
     A row is written when the parts have learned, and completed after evaluating and saving.
     """
 
-    def __init__(self, logger: Logger) -> None:
-        self.logger = logger
+    def __init__(self, loggers: list[Logger]) -> None:
+        self.loggers = loggers
 
     def on_stage_end(self, trainer: Trainer, stage: str, metrics: dict[str, float]) -> None:
-        """As in `Callback`."""
         if stage == PARTS[-1]:
             memory = psutil.Process().memory_info()
             # Pages of a replay on disk count as resident and shared; the system takes them back.
-            own = memory.rss - getattr(memory, "shared", 0)
-            metrics = trainer.state.metrics | {
-                "memory_gb": own / 1e9,
-                "minutes": trainer.watch.minutes,
-            }
+            own = (memory.rss - getattr(memory, "shared", 0)) / 1e9
+            metrics = trainer.state.metrics | {"memory_gb": own, "minutes": trainer.watch.minutes}
         elif stage not in ("evaluate", "save"):
             return
         metrics = metrics | trainer.watch.breakdown()
-        self.logger.log(metrics, step=trainer.replay.steps_added, epoch=trainer.epoch)
+        for logger in self.loggers:
+            logger.log(metrics, trainer.replay.steps_added, trainer.epoch)
 
     def on_stop(self, trainer: Trainer) -> None:
-        """As in `Callback`."""
-        self.logger.close()
+        for logger in self.loggers:
+            logger.close()
 
 
 class Films(Callback):
     """Pictures and films of an evaluated episode and of dreams of it."""
 
-    def __init__(self, logger: Logger) -> None:
-        self.logger = logger
+    def __init__(self, loggers: list[Logger]) -> None:
+        self.loggers = loggers
 
     def on_stage_end(self, trainer: Trainer, stage: str, metrics: dict[str, float]) -> None:
-        """As in `Callback`."""
-        if stage != "evaluate" or trainer.evaluation is None:
+        if stage != "evaluate":
             return
         devices = [trainer.agent.device] if trainer.agent.device.type == "cuda" else []
         # To dream draws random numbers, and learning must not notice.
@@ -98,52 +93,42 @@ class Films(Callback):
             except (OSError, RuntimeError) as error:  # no ffmpeg, say: the run goes on
                 if disk_full(error):
                     raise
-                said = f"Epoch {trainer.epoch}: not all films were made ({describe(error)})."
-                tqdm.write(said, file=sys.stderr)
+                what = f"Epoch {trainer.epoch}: not all films were made ({describe(error)})."
+                tqdm.write(what, file=sys.stderr)
 
     def show(self, trainer: Trainer) -> None:
         """Write and log them."""
         agent, recording = trainer.agent, trainer.evaluation.recording
-        step, stem = (
-            trainer.replay.steps_added,
-            trainer.folder / "films" / f"epoch_{trainer.epoch:06d}",
+        folder, step = trainer.folder / "films", trainer.replay.steps_added
+        folder.mkdir(exist_ok=True)
+        episode, dream = (
+            folder / f"epoch_{trainer.epoch:06d}_{kind}.mp4" for kind in ("episode", "dream")
         )
-        stem.parent.mkdir(exist_ok=True)
-        films = {kind: stem.with_name(f"{stem.name}_{kind}.mp4") for kind in ("episode", "dream")}
-        write_episode(films["episode"], recording)
-        write_dream([films["dream"], films["dream"].with_suffix(".gif")], agent, recording)
-        for kind, film in films.items():
-            self.logger.video(f"evaluate/{kind}", film, step)
-        for kind, picture in pictures(agent, recording).items():
-            self.logger.image(f"evaluate/{kind}", picture, step)
+        write_episode(episode, recording)
+        write_dream([dream, dream.with_suffix(".gif")], agent, recording)
+        shown = pictures(agent, recording)
+        for logger in self.loggers:
+            logger.video("evaluate/episode", episode, step)
+            logger.video("evaluate/dream", dream, step)
+            for kind, picture in shown.items():
+                logger.image(f"evaluate/{kind}", picture, step)
 
 
 class HealthWarnings(Callback):
-    """Says what goes wrong, once as long as it lasts."""
+    """Warns of what goes wrong, once as long as it lasts."""
 
     def __init__(self) -> None:
-        self.said: set[str] = set()
-        self.cut: str | None = None  # what was said of rewards
+        self.warned: set[str] = set()
 
     def on_stage_end(self, trainer: Trainer, stage: str, metrics: dict[str, float]) -> None:
-        """As in `Callback`."""
         if stage == "evaluate":
-            for remark in trainer.evaluation.remarks() if trainer.evaluation else ():
+            for remark in trainer.evaluation.remarks():
                 tqdm.write(remark)
-        if stage == "collect" and not self.cut:
-            self.cut = health.cut_rewards(
-                trainer.replay.reward_sizes(), trainer.config.agent.dynamics.reward
-            )
-            if self.cut:
-                tqdm.write(self.cut, file=sys.stderr)
-        if stage != PARTS[-1]:
-            return
-        config, (_, largest) = trainer.agent.config, trainer.replay.reward_sizes()
-        if config.dynamics.reward == "sign":
-            largest = float(largest > 0)
-        codes, discount = config.tokenizer.quantizer.num_codes, config.actor_critic.discount
-        actions = trainer.agent.spaces.actions
-        found = health.warnings(trainer.state.metrics, codes, actions, largest, discount)
-        for name in found.keys() - self.said:
-            tqdm.write(f"Epoch {trainer.epoch}: {found[name]}", file=sys.stderr)
-        self.said = set(found)
+        if stage == PARTS[-1]:
+            actions, sizes = trainer.agent.spaces.actions, trainer.replay.reward_sizes()
+            metrics = trainer.state.metrics
+            found = health.warnings(metrics, trainer.agent.config, actions, sizes)
+            for name, warning in found.items():
+                if name not in self.warned:
+                    tqdm.write(f"Epoch {trainer.epoch}: {warning}", file=sys.stderr)
+            self.warned = set(found)

@@ -10,32 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from agent.config import OptimizerConfig
-from agent.execution import (
-    EAGER,
-    WARM_UP,
-    Execution,
-    autocast,
-    captured,
-    casts_keep_gradients,
-    compiled,
-)
+from agent.execution import EAGER, WARM_UP, Execution, autocast, captured, compiled
 from agent.segment import Segment
 from envs.errors import Stopped
 
 
-class NonFinite(Stopped):
-    """A loss or a gradient is infinite or not a number.
-
-    ago: how many updates lie between that one and the latest
-    """
-
-    def __init__(self, message: str, ago: int = 0) -> None:
-        super().__init__(message)
-        self.ago = ago
-
-
 class Learner:
-    """Updates `module` by `loss`, a function of a segment that returns named scalars.
+    """Updates `module` by AdamW on `loss`, a function of a segment that returns named scalars.
 
     Nothing in an update reads a value back, so that it can be captured as it stands.
 
@@ -53,44 +34,42 @@ class Learner:
         execution: Execution = EAGER,
     ) -> None:
         self.module, self.loss, self.config, self.before_step = module, loss, config, before_step
-        self.execution, self.warm_up = execution, WARM_UP[execution.mode]
+        self.execution, self.updates = execution, 0
+        self.warm_up = WARM_UP[execution.mode]  # updates, which compile and capture
+        self.device = next(module.parameters()).device
+        self.fused = self.device.type != "meta"  # one kernel for all parameters
+        scalars = self.device if self.fused else torch.device("cpu")
+        # A tensor, so that a captured update reads it anew.
+        self.rate = torch.tensor(config.learning_rate, device=scalars)
+        self.flags = torch.tensor(0.0, device=self.device), torch.tensor(1.0, device=self.device)
+
         self.names = {p: name for name, p in module.named_parameters()}
         decayed = {m.weight for m in module.modules() if isinstance(m, nn.Linear)}
-        self.device = next(module.parameters()).device
-        groups = [
-            {
-                "params": [p for p in self.names if p in decayed],
-                "weight_decay": config.weight_decay,
-            },
-            {"params": [p for p in self.names if p not in decayed], "weight_decay": 0.0},
-        ]
-        self.fused = self.device.type in (
-            "cpu",
-            "cuda",
-        )  # one kernel for all; the meta device does not know it
-        self.flags = torch.tensor(0.0, device=self.device), torch.tensor(1.0, device=self.device)
-        self.rate = torch.tensor(
-            config.learning_rate, device=self.device if self.fused else "cpu"
-        )  # a tensor, for capture
         self.optimizer = torch.optim.AdamW(
-            groups, lr=self.rate, fused=self.fused, capturable=execution.mode == "captured"
+            [
+                {"params": [p for p in self.names if p in decayed]},
+                {"params": [p for p in self.names if p not in decayed], "weight_decay": 0.0},
+            ],
+            lr=self.rate,
+            weight_decay=config.weight_decay,
+            fused=self.fused,
+            capturable=execution.mode == "captured",
         )
+        for p in self.names:  # at fixed addresses from the start, as a CUDA graph wants
+            moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.optimizer.state[p] = {"step": torch.tensor(0.0, device=scalars), **moments}
 
-        self.cached_casts = execution.bf16 and casts_keep_gradients(self.device)
         self.forward = compiled(self._forward, execution)
-        self.run = captured(
-            self._update, execution, self.device
-        )  # the next batch is prepared by another thread meanwhile
-        self.updates = 0
+        self.run = captured(self._update, execution, self.device)
 
     def update(self, segment: Segment) -> dict[str, Tensor]:
-        """One optimizer step.
+        """One optimizer step, which a gradient that is not finite leaves out.
 
         Args:
             segment: On the module's device, of the same shape each time.
 
         Returns:
-            Detached scalars on the device: the losses and "gradient_norm".
+            Detached scalars on the device: the losses, and "gradient_norm" before clipping.
         """
         self.updates += 1
         return self.run(*(getattr(segment, name) for name in Segment.__dataclass_fields__))
@@ -99,13 +78,8 @@ class Learner:
         """From the next update on, one that is captured too. It is no part of `state_dict`."""
         self.rate.fill_(rate)
 
-    @property
-    def settled(self) -> bool:
-        """Whether updates only replay by now what the first ones compiled and captured."""
-        return self.updates > self.warm_up
-
     def _forward(self, segment: Segment) -> dict[str, Tensor]:
-        with autocast(self.execution, self.device, self.cached_casts):
+        with autocast(self.execution, self.device):
             return self.loss(segment)
 
     def _update(self, *tensors: Tensor) -> dict[str, Tensor]:
@@ -114,91 +88,56 @@ class Learner:
         losses = self.forward(segment)
         self.optimizer.zero_grad()
         losses["loss"].backward()
-        norm = self.step()
-        self.module.eval()
-        return {name: value.detach() for name, value in losses.items()} | {
-            "gradient_norm": norm.detach()
-        }
-
-    def step(self) -> Tensor:
-        """Clip the gradients and step the optimizer, unless a gradient is not finite.
-
-        Returns:
-            The gradient's norm before clipping, a scalar.
-        """
-        norm = nn.utils.clip_grad_norm_(
-            self.names, self.config.max_gradient_norm, foreach=self.fused
-        )
-        if (
-            self.fused
-        ):  # its kernel leaves weights and moments alone where this is 1: nothing is read back
+        most = self.config.max_gradient_norm
+        norm = nn.utils.clip_grad_norm_(self.names, most, foreach=self.fused)
+        if self.fused:  # its kernel leaves weights and moments alone where this is 1
             self.optimizer.found_inf = torch.where(norm < math.inf, *self.flags)
         if self.before_step is not None:
             self.before_step()
         self.optimizer.step()
-        return norm
+        self.module.eval()
+        return {name: value.detach() for name, value in {**losses, "gradient_norm": norm}.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The optimizer's state: "<parameter>.<moment>" -> tensor."""
         return {
-            f"{self.names[p]}.{key}": value
-            for p, state in self.optimizer.state.items()
-            for key, value in state.items()
+            f"{name}.{key}": value
+            for p, name in self.names.items()
+            for key, value in self.optimizer.state[p].items()
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state_dict`, for the same parameters; what is not in `state` starts anew.
+        """Copy the inverse of `state_dict` into the tensors that are there."""
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
-        Existing tensors are overwritten in place, as a CUDA graph has recorded their addresses.
 
-        Raises:
-            ValueError: If the saved tensors have other shapes or types.
-        """
-        for p, name in self.names.items():
-            for key, shape in (
-                ("step", torch.Size()),
-                ("exp_avg", p.shape),
-                ("exp_avg_sq", p.shape),
-            ):
-                saved = state.get(f"{name}.{key}")
-                if saved is not None and (saved.shape != shape or not saved.is_floating_point()):
-                    raise ValueError(
-                        f"{name}.{key} is {list(saved.shape)} of {saved.dtype}, and the parameter "
-                        f"{list(p.shape)}"
-                    )
-            own = self.optimizer.state[p]
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                saved = state.get(f"{name}.{key}")
-                if key in own:
-                    own[key].copy_(saved) if saved is not None else own[key].zero_()
-                elif saved is not None:
-                    own[key] = saved.to(p.device)  # a fused optimizer counts its steps there too
-            if not own:
-                del self.optimizer.state[p]
+class NonFinite(Stopped):
+    """A loss or a gradient is infinite or not a number, `ago` updates before the latest."""
+
+    def __init__(self, message: str, ago: int = 0) -> None:
+        super().__init__(message)
+        self.ago = ago
 
 
 class Averages:
     """Means of the metrics of many updates, read back only when asked.
 
-    Updates with a metric that is not finite are left out.
-
     Args:
-        skips: How many of these are accepted.
+        skips: How many updates with a metric that is not finite are left out before one is an
+            error.
         state: From `state_dict`, to go on from there.
     """
 
     def __init__(self, skips: int = 0, state: dict[str, Any] | None = None) -> None:
-        self.skips = skips
         state = state or {"sums": {}, "count": 0, "skipped": 0}
-        self.sums: dict[str, float] = dict(state["sums"])
-        self.count: int = state["count"]
-        self.skipped: int = state["skipped"]
+        self.skips, self.sums = skips, dict(state["sums"])
+        self.count, self.skipped = state["count"], state["skipped"]
         self.names: list[str] = []
         self.unread: list[Tensor] = []
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """metrics: scalars on any device, the same names each time."""
+        """Add an update's scalars, on any device, of the same names each time."""
         self.names = list(metrics)
         self.unread.append(torch.stack([value.float() for value in metrics.values()]))
 
@@ -211,26 +150,17 @@ class Averages:
         updates = torch.stack(self.unread).tolist() if self.unread else []
         self.unread.clear()
         for i, values in enumerate(updates, start=1):
-            broken = [
-                name
-                for name, value in zip(self.names, values, strict=True)
-                if not math.isfinite(value)
-            ]
-            if broken:
-                self.skipped += 1
-                if self.skipped > self.skips:
-                    # Of terms, their sum and its gradient, a term says most.
-                    name = min(
-                        broken,
-                        key=lambda name: (name.endswith("gradient_norm"), name.endswith("loss")),
-                    )
-                    raise NonFinite(
-                        f"{name} is {values[self.names.index(name)]}", ago=len(updates) - i
-                    )
+            metrics = dict(zip(self.names, values))
+            broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if not broken:
+                self.count += 1
+                for name, value in metrics.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + value
                 continue
-            self.count += 1
-            for name, value in zip(self.names, values, strict=True):
-                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.skipped += 1
+            if self.skipped > self.skips:  # a term says more than the sum and its gradient
+                name = min(broken, key=lambda name: name.endswith(("loss", "gradient_norm")))
+                raise NonFinite(f"{name} is {metrics[name]}", ago=len(updates) - i)
         return {name: value / self.count for name, value in self.sums.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,36 +11,28 @@ tqdm.monitor_interval = 0  # no thread of its own: environments are made by fork
 
 
 class _Lines:
-    """Writes to stderr, a line for each state of a bar instead of one line that is overwritten."""
+    """Writes each state of a bar as a line of its own to stderr."""
 
     last = ""
 
     def write(self, text: str) -> None:
-        text = text.strip()
-        state = text.partition("[")[0]  # without time and rate
+        state = text.strip().partition("[")[0]  # without time and rate
         if state and state != self.last:  # a bar that closes shows itself once more
-            sys.stderr.write(text + "\n")
-        self.last = state or self.last
+            print(text.strip(), file=sys.stderr, flush=True)
+            self.last = state
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        """Part of a file."""
 
 
 def progress(
     description: str, total: int, unit: str, initial: int = 0, leave: bool = False
 ) -> tqdm:
     """A progress bar with rate and time left. In a file, one line in ten seconds at most."""
-    shown = {
-        "desc": description,
-        "total": total,
-        "unit": unit,
-        "initial": initial,
-        "leave": leave,
-        "miniters": 1,
-    }
-    if sys.stderr.isatty():
-        return tqdm(**shown)
-    return tqdm(**shown, file=_Lines(), mininterval=SECONDS, delay=SECONDS, position=0, ncols=100)
+    file = {} if sys.stderr.isatty() else {"file": _Lines(), "position": 0, "ncols": 100}
+    pace = {"mininterval": SECONDS, "delay": SECONDS} if file else {}
+    about = {"unit": unit, "initial": initial, "leave": leave, "miniters": 1}
+    return tqdm(desc=description, total=total, **about, **file, **pace)
 
 
 def duration(seconds: float) -> str:
@@ -49,8 +41,3 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"
     return f"{seconds:.1f} seconds"
-
-
-def readable(value: float) -> str:
-    """Three decimals, or four digits of what is too large or too small for them."""
-    return f"{value:.3f}" if value == 0 or 1e-2 <= abs(value) < 1e7 else f"{value:.4g}"

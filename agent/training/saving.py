@@ -11,7 +11,6 @@ from tqdm import tqdm
 from agent.storage import checkpoint
 from agent.storage.rng import get_random_state, set_random_state
 from agent.training.state import RunState
-from envs.errors import BadInput
 
 if TYPE_CHECKING:
     from agent.training.trainer import Trainer
@@ -19,12 +18,11 @@ if TYPE_CHECKING:
 CHUNK_STEPS = 1000  # of the vector environment in a file of the replay, which is in memory twice
 
 
-def save(trainer: Trainer, paused: bool) -> int:
+def save(trainer: Trainer, paused: bool = False) -> int:
     """Write a checkpoint; rows of the replay that an earlier one holds are not written again.
 
     Args:
-        trainer: whose run it is.
-        paused: whether the run stands somewhere within an epoch.
+        paused: Whether the run stands somewhere within an epoch.
 
     Returns:
         Number of bytes written.
@@ -58,15 +56,9 @@ def save(trainer: Trainer, paused: bool) -> int:
         "run_state": trainer.state.state_dict(),
         "minutes": trainer.watch.minutes,
     }
+    keep, best = trainer.config.keep, trainer.best["epoch"]
     saved = checkpoint.save(
-        folder,
-        trainer.epoch,
-        tensors,
-        state,
-        trainer.chunks,
-        keep=trainer.config.keep,
-        best=trainer.best["epoch"],
-        paused=paused,
+        folder, trainer.epoch, tensors, state, trainer.chunks, keep=keep, best=best, paused=paused
     )
     written = [chunk.size for chunk in set(trainer.chunks) - before]
     return sum(written) + sum(file.stat().st_size for file in saved.iterdir())
@@ -76,28 +68,14 @@ def load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
     """Bring a trainer to where a checkpoint of its run stands.
 
     Raises:
-        BadInput: it is damaged, or not what `save` writes.
+        BadInput: Rows of the replay are damaged.
     """
-    try:
-        _load(trainer, saved)
-    except BadInput:
-        raise
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        what = " ".join(lines[0].split()).rstrip(".")
-        raise BadInput(
-            f"{saved.folder} is no checkpoint of this version ({what}); use the version that "
-            "wrote it."
-        ) from error
-
-
-def _load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
-    replay, collector = trainer.replay, trainer.collector
+    replay, collector, state = trainer.replay, trainer.collector, saved.state
     trainer.agent.load_state_dict(saved.tensors["agent"])
     for part, learner in trainer.learners.items():
         learner.load_state_dict(saved.tensors[f"{part}_optimizer"])
     episodes = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
-    replay.load_state_dict(saved.state["replay"] | {"episodes": episodes})
+    replay.load_state_dict(state["replay"] | {"episodes": episodes})
     for chunk in saved.chunks:
         try:
             rows = checkpoint.read_rows(saved.run, chunk)
@@ -105,14 +83,12 @@ def _load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
             how = " (damaged=previous does so)"
             raise checkpoint.advised(error, saved.folder, how) from error
         replay.load_rows(chunk.first, rows)
-    trainer.chunks = saved.chunks
-    if not collector.load_state_dict(saved.tensors["collector"], saved.state["collector"]):
+    if not collector.load_state_dict(saved.tensors["collector"], state["collector"]):
         tqdm.write(
             "The environments did not come back as they were; their running episodes count as "
             "truncated."
         )
-    trainer.epoch = saved.epoch
-    trainer.best = {name: saved.state["best"][name] for name in trainer.best}
-    trainer.state = RunState.of(saved.state["run_state"])
-    trainer.watch.minutes_before = float(saved.state["minutes"])
-    set_random_state(saved.tensors["random"], saved.state["random"])
+    trainer.chunks, trainer.epoch, trainer.best = saved.chunks, saved.epoch, state["best"]
+    trainer.state = RunState.of(state["run_state"])
+    trainer.watch.minutes_before = float(state["minutes"])
+    set_random_state(saved.tensors["random"], state["random"])

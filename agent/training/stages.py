@@ -1,4 +1,4 @@
-"""What a stage of an epoch consists of: playing, or the updates of one part."""
+"""What a stage of an epoch consists of: playing, the updates of one part, evaluating."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import safetensors.torch
 
 from agent.data.collect import Episode, achievements_of
 from agent.data.replay import Draw
+from agent.evaluation import evaluate as evaluation
 from agent.segment import Segment
 from agent.signals import Pause
 from agent.storage import files
@@ -30,32 +31,30 @@ def collect(trainer: Trainer) -> dict[str, float]:
     """Play what is left of the epoch's environment steps -> metrics of all of them.
 
     Raises:
-        Pause: the run was asked to stop.
-        EnvironmentFailed, BadInput: an environment failed; what was played before stays.
+        Pause: The run was asked to stop.
+        EnvironmentFailed, BadInput: An environment failed; what was played before stays.
     """
     config, state, collector = trainer.config.collect, trainer.state, trainer.collector
     if trainer.epoch >= config.epochs:
         return {}
-    first = trainer.epoch == 0
-    steps = config.first_steps if first else config.steps
-    played, restarts = trainer.replay.steps_added, collector.restarts
-    bar = progress(f"epoch {trainer.epoch} collect", steps, "step", state.done)
+    steps = config.first_steps if trainer.epoch == 0 else config.steps
+    played, restarts, before = trainer.replay.steps_added, collector.restarts, state.done
+    bar = progress(f"epoch {trainer.epoch} collect", steps, "step", before)
     with trainer.watch.timed("collect"), bar:
         try:
             collector.collect(
-                steps - state.done,
-                random=first,
+                steps - before,
+                random=trainer.epoch == 0,
                 progress=bar.update,
                 stop=trainer.stop,
                 episodes=state.episodes,
             )
         finally:
-            taken = trainer.replay.steps_added - played
-            state.done += taken
+            state.done += trainer.replay.steps_added - played
             state.restarts += collector.restarts - restarts
     if state.done < steps:
         raise Pause
-    speed = taken / trainer.watch.seconds["collect"]
+    speed = (state.done - before) / trainer.watch.seconds["collect"]
     metrics = {"rates/collect_frames_per_second": speed, "collect/restarts": float(state.restarts)}
     return metrics | episode_metrics(state.episodes)
 
@@ -79,10 +78,10 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
     """Do what is left of the epoch's updates of one part -> means of the metrics of all of them.
 
     Raises:
-        Pause: the run was asked to stop.
-        NonFinite: a loss is not finite.
+        Pause: The run was asked to stop.
+        NonFinite: A loss is not finite.
     """
-    schedule, state = schedule_of(trainer.config, part), trainer.state
+    schedule, state, watch = schedule_of(trainer.config, part), trainer.state, trainer.watch
     updates, before = schedule.updates_in(trainer.epoch), state.done
     if updates == 0:
         return {}
@@ -90,21 +89,22 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
     learner.set_learning_rate(schedule.learning_rate_in(trainer.epoch))
     averages = Averages(trainer.config.learner.skips, state.averages)
     spec = sample_spec(trainer.config, part)
-    count = trainer.epoch > 0  # as published, the first epoch draws episodes uniformly
     draws: dict[int, Draw] = {}  # of the updates whose losses are not read yet
     numbers = itertools.count(before + 1)
 
     def draw() -> Segment:
         number = next(numbers)
-        draws[number] = replay.draw(part, *spec, count)
+        # As published, the first epoch draws episodes uniformly.
+        draws[number] = replay.draw(part, *spec, count=trainer.epoch > 0)
         draws.pop(number - READ_EVERY - 1, None)  # the newest may be drawn ahead
         return replay.gather(draws[number])
 
-    segments = prefetcher.segments(
-        draw, updates - before, ahead=lambda: learner.settled and not trainer.stop()
-    )
+    def ahead() -> bool:  # not while a graph is captured
+        return learner.updates > learner.warm_up and not trainer.stop()
+
+    segments = prefetcher.segments(draw, updates - before, ahead)
     bar = progress(f"epoch {trainer.epoch} {part}", updates, "update", before)
-    with trainer.watch.timed(part), bar, contextlib.closing(segments):
+    with watch.timed(part), bar, contextlib.closing(segments):
         for i, segment in enumerate(segments, start=before + 1):
             metrics = learner.update(segment)
             averages.add({f"{part}/{name}": value for name, value in metrics.items()})
@@ -122,20 +122,21 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
             if pausing:
                 state.done, state.averages = i, averages.state_dict()
                 raise Pause
-    if averages.skipped:
-        means |= {f"{part}/skipped": float(averages.skipped)}
-    speed = (updates - before) / trainer.watch.seconds[part]
-    trainer.watch.add(part, -prefetcher.waited)
-    trainer.watch.add("wait", prefetcher.waited)
-    trainer.watch.add("sample", prefetcher.sampled)
-    trainer.watch.add("transfer", prefetcher.transferred)
-    if part == "tokenizer":
-        diagnostics = trainer.agent.tokenizer.diagnostics()
-        means |= {f"tokenizer/{name}": value.item() for name, value in diagnostics.items()}
+    speed = (updates - before) / watch.seconds[part]
     # Frames of the replay; for the policy, imagined ones.
     steps = trainer.config.agent.actor_critic.horizon if part == "policy" else spec.steps
-    rates = {"updates": speed, "frames": speed * spec.batch * steps}
-    return means | {f"rates/{part}_{what}_per_second": rate for what, rate in rates.items()}
+    means[f"rates/{part}_updates_per_second"] = speed
+    means[f"rates/{part}_frames_per_second"] = speed * spec.batch * steps
+    watch.seconds[part] -= prefetcher.waited
+    spent = {"sample": prefetcher.sampled, "transfer": prefetcher.transferred}
+    for what, seconds in {"wait": prefetcher.waited, **spent}.items():
+        watch.seconds[what] += seconds
+    if averages.skipped:
+        means[f"{part}/skipped"] = float(averages.skipped)
+    if part == "tokenizer":
+        for name, value in trainer.agent.tokenizer.diagnostics().items():
+            means[f"tokenizer/{name}"] = value.item()
+    return means
 
 
 def keep_batch(trainer: Trainer, part: str, update: int, segment: Segment) -> Path:
@@ -144,3 +145,18 @@ def keep_batch(trainer: Trainer, part: str, update: int, segment: Segment) -> Pa
     tensors = {name: tensor.contiguous() for name, tensor in segment.cpu().items()}
     files.write(trainer.folder / name, safetensors.torch.save(tensors))
     return trainer.folder / name
+
+
+def evaluate(trainer: Trainer) -> dict[str, float]:
+    """Play episodes to measure the policy -> metrics. Raises Pause if the run is asked to stop."""
+    config, watch = trainer.config, trainer.watch
+    settings = config.final_evaluation if trainer.is_last else config.evaluation
+    bar = progress(f"epoch {trainer.epoch} evaluate", settings.episodes, "episode")
+    with watch.timed("evaluate"), bar:
+        result = evaluation.evaluate(
+            trainer.agent, config.env, settings, bar.update, stop=trainer.stop
+        )
+    trainer.evaluation = result
+    summary = {f"evaluate/{name}": value for name, value in result.summary().items()}
+    speed = float(result.lengths.sum()) / watch.seconds["evaluate"]
+    return summary | {"rates/evaluate_frames_per_second": speed}

@@ -1,8 +1,12 @@
-"""Where a run stands within an epoch."""
+"""Where a run stands, and where its seconds went."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from agent.data.collect import Episode, to_json
@@ -40,3 +44,37 @@ class RunState:
         """The inverse of `state_dict`."""
         episodes = [Episode(**fields) for fields in state["episodes"]]
         return cls(**state | {"episodes": episodes})
+
+
+class Stopwatch:
+    """Seconds by what they were spent on.
+
+    Attributes:
+        seconds: What -> seconds since the last `breakdown`. While `sample` and `transfer` prepare
+            the next batch, updates run; `wait` is what updates had to wait for it.
+        minutes_before: Of the run's earlier processes.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.started, self.minutes_before = perf_counter(), 0.0
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Count the seconds within."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += perf_counter() - started
+
+    def breakdown(self) -> dict[str, float]:
+        """Where the seconds since the last call went, as metrics."""
+        spent = {f"seconds/{what}": seconds for what, seconds in self.seconds.items()}
+        self.seconds.clear()
+        return spent
+
+    @property
+    def minutes(self) -> float:
+        """Of the run, without what was lost after a save."""
+        return self.minutes_before + (perf_counter() - self.started) / 60

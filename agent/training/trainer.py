@@ -13,7 +13,7 @@ from agent.config import TrainConfig
 from agent.data.collect import Collector
 from agent.data.prefetch import Prefetcher
 from agent.data.replay import Replay
-from agent.evaluation.evaluate import Evaluation, evaluate
+from agent.evaluation.evaluate import Evaluation
 from agent.execution import EAGER, Execution
 from agent.signals import Pause
 from agent.storage import checkpoint
@@ -21,8 +21,7 @@ from agent.training import saving, stages
 from agent.training.callbacks import Callback
 from agent.training.components import PARTS, make_learner
 from agent.training.progress import progress
-from agent.training.state import STAGES, RunState
-from agent.training.stopwatch import Stopwatch
+from agent.training.state import STAGES, RunState, Stopwatch
 from envs.errors import BadInput, EnvironmentFailed
 from envs.vector import make_vector
 
@@ -30,16 +29,9 @@ from envs.vector import make_vector
 class Trainer:
     """Holds what a run consists of; `run` is the loop.
 
-    Args:
-        config: of the run.
-        folder: that it writes to.
-        agent: that learns, on its device.
-        execution: how updates run.
-        callbacks: that watch the run.
-
     Raises:
-        BadInput: the environment cannot be played.
-        EnvironmentFailed: the environment fails in its first reset.
+        BadInput: The environment cannot be played.
+        EnvironmentFailed: The environment fails in its first reset.
 
     Attributes:
         epoch: Number of epochs that are over, evaluation aside.
@@ -69,28 +61,26 @@ class Trainer:
             self.envs.close(terminate=True)
             raise
         self.learners = {part: make_learner(agent, config, part, execution) for part in PARTS}
-        self.prefetcher = Prefetcher(agent.device)
-        self.watch = Stopwatch()
-        self.epoch, self.state = 0, RunState()
+        self.prefetcher, self.watch = Prefetcher(agent.device), Stopwatch()
+        self.epoch, self.state, self.finished = 0, RunState(), False
         self.best: dict[str, Any] = {"epoch": None, "return": None}
         self.evaluation: Evaluation | None = None
         self.chunks: tuple[checkpoint.ChunkRecord, ...] = ()
         self.stop: Callable[[], bool] = lambda: False
-        self.finished = False
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
         """All epochs from where the run stands.
 
         Raises:
-            NonFinite: a loss is not finite.
-            Pause: `stop` said so; the run is saved.
-            EnvironmentFailed, BadInput: an environment failed; the run is saved.
+            NonFinite: A loss is not finite.
+            Pause: `stop()` was true; the run is saved.
+            EnvironmentFailed, BadInput: An environment failed; the run is saved.
         """
         self.stop = stop
         self.emit("on_start")
         try:
             with progress("epochs", self.config.epochs, "epoch", self.epoch, leave=True) as bar:
-                while self.goes_on:
+                while not self.is_last or self.state.stage == "evaluate":
                     self.run_epoch()
                     bar.update()
         except (Pause, EnvironmentFailed, BadInput) as end:
@@ -98,33 +88,24 @@ class Trainer:
                 self.collector.abandon()
             saved = checkpoint.newest(self.folder) == checkpoint.folder_of(self.folder, self.epoch)
             if self.state != RunState() or not saved:
-                self.save(paused=True)
+                saving.save(self, paused=True)
             raise
         finally:
             self.emit("on_stop")
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether something is left to do."""
-        unfinished = self.epoch < self.config.epochs and not self.finished
-        return unfinished or self.state.stage == "evaluate"
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no epoch follows."""
-        return self.finished or self.epoch == self.config.epochs
-
-    def finish(self) -> None:
-        """Have the run end after the present epoch, evaluated and saved. For callbacks."""
-        self.finished = True
-
     def run_epoch(self) -> None:
         """From where the run stands to the start of the next epoch."""
-        if self.state.stage != "evaluate":
-            self.train_epoch()
+        while (stage := self.state.stage) != "evaluate":
+            if self.stop():
+                raise Pause
+            metrics = stages.collect(self) if stage == "collect" else stages.learn(self, stage)
+            following = STAGES[STAGES.index(stage) + 1]
+            self.epoch += following == "evaluate"
+            self.state = RunState(following, metrics=self.state.metrics | metrics)
+            self.emit("on_stage_end", stage, metrics)
         metrics = self.state.metrics
         if self.epoch % self.config.evaluate_every == 0 or self.is_last:
-            evaluated = self.evaluate()
+            evaluated = stages.evaluate(self)
             self.emit("on_stage_end", "evaluate", evaluated)
             metrics = metrics | evaluated
         self.emit("on_epoch_end", metrics)
@@ -132,39 +113,17 @@ class Trainer:
         is_best = self.best["epoch"] == self.epoch
         if self.epoch % self.config.checkpoint_every == 0 or self.is_last or is_best:
             with self.watch.timed("save"):
-                size = self.save()
+                size = saving.save(self)
             self.emit("on_stage_end", "save", {"checkpoint_gb": size / 1e9})
 
-    def train_epoch(self) -> None:
-        """Collect, then learn each part."""
-        for stage in STAGES[STAGES.index(self.state.stage) : -1]:
-            if self.stop():
-                raise Pause
-            metrics = stages.collect(self) if stage == "collect" else stages.learn(self, stage)
-            following = STAGES[STAGES.index(stage) + 1]
-            self.state = RunState(following, metrics=self.state.metrics | metrics)
-            self.epoch += following == "evaluate"
-            self.emit("on_stage_end", stage, metrics)
+    @property
+    def is_last(self) -> bool:
+        """Whether no epoch follows."""
+        return self.finished or self.epoch >= self.config.epochs
 
-    def evaluate(self) -> dict[str, float]:
-        """Play episodes to measure the policy -> metrics."""
-        config = self.config
-        settings = config.final_evaluation if self.is_last else config.evaluation
-        bar = progress(f"epoch {self.epoch} evaluate", settings.episodes, "episode")
-        with self.watch.timed("evaluate"), bar:
-            result = evaluate(self.agent, config.env, settings, bar.update, stop=self.stop)
-        self.evaluation = result
-        speed = float(result.lengths.sum()) / self.watch.seconds["evaluate"]
-        summary = {f"evaluate/{name}": value for name, value in result.summary().items()}
-        return summary | {"rates/evaluate_frames_per_second": speed}
-
-    def save(self, paused: bool = False) -> int:
-        """Write a checkpoint of everything -> bytes written."""
-        return saving.save(self, paused)
-
-    def load(self, saved: checkpoint.Checkpoint) -> None:
-        """Go on from a checkpoint of this run. Raises BadInput if it is damaged or foreign."""
-        saving.load(self, saved)
+    def finish(self) -> None:
+        """Have the run end after the present epoch, evaluated and saved. For callbacks."""
+        self.finished = True
 
     def emit(self, hook: str, *arguments: Any) -> None:
         """Call a hook of every callback."""

@@ -13,7 +13,8 @@ from agent.execution import Execution
 from agent.imagination import dream, imagine
 from agent.nets.heads import greedy
 from agent.runs.api import configure
-from agent.training.components import PARTS, make_learner, noise
+from agent.training.components import PARTS, make_learner
+from agent.training.costs import noise
 from envs.errors import BadInput
 from envs.spaces import Spaces
 from tests.agent.conftest import POLICIES, SPACES, config_of, random_segment

@@ -10,7 +10,8 @@ import torch
 from agent.agent import Agent
 from agent.benchmark.record import Recorder
 from agent.config import TrainConfig
-from agent.training.components import PARTS, count_costs, make_learner, noise
+from agent.training.components import PARTS, make_learner
+from agent.training.costs import count_costs, noise
 from envs.spaces import Spaces
 from tests.parity.conftest import DATA
 from tests.parity.published import our_config

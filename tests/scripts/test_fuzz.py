@@ -6,8 +6,6 @@ from tests.fuzz import main
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "number"), [("configurations", 40), ("folders", 15)])
-def test_each_is_done_or_refused(finished, kind: str, number: int):
-    outcomes = main(kind, number, 1, finished)
-    assert outcomes.total() >= number
-    assert min(outcomes["trained"] + outcomes["done"], outcomes["refused"]) > number / 10
+def test_each_configuration_trains_or_is_refused():
+    outcomes = main(30, seed=1)
+    assert outcomes.total() >= 30 and min(outcomes["trained"], outcomes["refused"]) > 3

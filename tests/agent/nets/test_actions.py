@@ -17,7 +17,8 @@ from agent.nets.actions import ActionEmbedding, by_factor, random_actions
 from agent.nets.heads import gumbel_max
 from agent.policies.base import PolicyOutput
 from agent.policies.lstm import CnnLstmPolicy
-from agent.training.components import PARTS, make_learner, noise
+from agent.training.components import PARTS, make_learner
+from agent.training.costs import noise
 from envs.spaces import Spaces
 from tests.agent.conftest import POLICIES, SPACES
 from tests.tiny import tiny

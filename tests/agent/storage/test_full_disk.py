@@ -23,7 +23,7 @@ from agent.media.films import is_whole_mp4, write_video
 from agent.runs.train import train
 from agent.storage import checkpoint, files, verified
 from agent.storage.metrics import read_metrics
-from agent.training.logger import make_logger
+from agent.training.logger import make_loggers
 from envs.errors import Stopped
 from tests.tiny import tiny
 
@@ -56,7 +56,7 @@ def fill(place: Path, left: int) -> Path:
 def writers(run: Path) -> dict[str, Callable[[], object]]:
     """Everything that a run writes, each to be called again and again."""
     rng, steps = np.random.default_rng(1), iter(range(1, 1000))
-    loggers = {kind: make_logger([kind], run, {}) for kind in ("csv", "tensorboard")}
+    loggers = {kind: make_loggers([kind], run, {})[0] for kind in ("csv", "tensorboard")}
     big = {"w": torch.from_numpy(rng.random(3000))}
 
     def log(kind: str) -> None:

@@ -1,10 +1,12 @@
+"""Warnings: each with its number and what to try, and none where nothing is wrong."""
+
 import math
 
 import pytest
 
+from agent.config import AgentConfig
 from agent.training.health import cut_rewards, warnings
 
-ABOUT = {"num_codes": 1024, "actions": (4, 3), "largest_reward": 2.0, "discount": 0.9}
 WELL = {
     "tokenizer/codebook_entropy_bits": 6.0,
     "tokenizer/codes_in_use": 200.0,
@@ -13,42 +15,32 @@ WELL = {
 }
 
 
+def found(metrics, largest=2.0, codes=1024, discount=0.9):
+    config = AgentConfig()
+    config.tokenizer.quantizer.size, config.actor_critic.discount = codes, discount
+    return warnings(metrics, config, (4, 3), (min(largest, 1.0), largest))
+
+
 @pytest.mark.parametrize(
     ("change", "name", "said"),
     [
-        (
-            {"tokenizer/codebook_entropy_bits": 0.9, "tokenizer/codes_in_use": 2.0},
-            "codebook",
-            "0.90 bits of 10.0, 2 codes of 1024",
-        ),
+        ({"tokenizer/codebook_entropy_bits": 0.9, "tokenizer/codes_in_use": 2.0}, "codebook", "0.90 bits of 10.0, 2 codes of 1024"),
         ({"policy/entropy": 0.009 * math.log(12)}, "entropy", "entropy is 0.0224 of at most 2.48"),
-        (
-            {"policy/imagined_return": 41.0},
-            "critic",
-            "return is 41, and rewards of at most 2 with a discount of 0.9 cannot come to 20;",
-        ),
+        ({"policy/imagined_return": 41.0}, "critic", "return is 41, and rewards of at most 2 with a discount of 0.9 cannot come to 20;"),
         ({"policy/imagined_return": -41.0}, "critic", "return is -41"),
     ],
-)
-def test_each_is_told_by_itself(change, name, said):
-    found = warnings(WELL | change, **ABOUT)
-    assert list(found) == [name] and said in found[name] and "try " in found[name]
+)  # fmt: skip
+def test_each_comes_by_itself(change, name, said):
+    warned = found(WELL | change)
+    assert list(warned) == [name] and said in warned[name] and "try " in warned[name]
 
 
-@pytest.mark.parametrize("metrics", [WELL, {}, {"policy/imagined_return": 39.9}])
-def test_nothing_is_wrong(metrics):
-    assert warnings(metrics, **ABOUT) == {}
-
-
-@pytest.mark.parametrize("about", [{"largest_reward": 0.0}, {"discount": 1.0}])
-def test_no_reward_was_seen_yet_and_no_sum_is_too_large(about):
-    assert warnings(WELL | {"policy/imagined_return": 1e9}, **ABOUT | about) == {}
-
-
-def test_a_codebook_too_small_to_have_a_bit():
-    assert (
-        warnings(WELL | {"tokenizer/codebook_entropy_bits": 0.5}, **ABOUT | {"num_codes": 2}) == {}
-    )
+def test_nothing_is_wrong():
+    for metrics in (WELL, {}, {"policy/imagined_return": 39.9}):
+        assert found(metrics) == {}
+    assert found({"policy/imagined_return": 1e9}, largest=0.0) == {}  # no reward was seen yet
+    assert found({"policy/imagined_return": 1e9}, discount=1.0) == {}
+    assert found(WELL | {"tokenizer/codebook_entropy_bits": 0.5}, codes=2) == {}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +52,6 @@ def test_a_codebook_too_small_to_have_a_bit():
         ((0.0, 0.0), "sign", None), ((1.0, 1.0), "sign", None), ((1e-9, 4e8), "two_hot", None),
     ],
 )  # fmt: skip
-def test_rewards_that_the_dynamics_cannot_say(sizes, code, said):
+def test_rewards_that_the_dynamics_cannot_tell_apart(sizes, code, said):
     cut = cut_rewards(sizes, code)
     assert cut is None if said is None else said in cut

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from agent.agent import Agent
-from agent.config import LearnerConfig, OptimizerConfig, TrainConfig
+from agent.config import OptimizerConfig
 from agent.execution import Execution, choose_execution
 from agent.segment import Segment
 from agent.training.learner import Averages, Learner, NonFinite
@@ -41,9 +42,9 @@ def agent_with(name: str, quantizer: str | None = None) -> Agent:
     return Agent(config, SPACES).eval()
 
 
-def agent_of_two_steps(name: str) -> Agent:
+def agent_of_two_steps(name: str, quantizer: str | None = None) -> Agent:
     """Imagined ones: of more, more is traced and compiled, of the same."""
-    agent = agent_with(name)
+    agent = agent_with(name, quantizer)
     agent.config.actor_critic.horizon = 2
     return agent
 
@@ -59,12 +60,7 @@ every = pytest.mark.parametrize(("name", "part"), DIFFERENT)
     ("name", "part", "quantizer"),
     [
         *((name, part, None) for name, part in DIFFERENT),
-        *(
-            (name, "tokenizer", quantizer)
-            for name in ("delta_iris", "iris")
-            for quantizer in QUANTIZERS
-        ),
-        ("delta_iris", "dynamics", "fsq"),
+        *(("delta_iris", "tokenizer", quantizer) for quantizer in QUANTIZERS),
     ],
 )
 def test_an_update_finishes_on_the_meta_device(name, part, quantizer):
@@ -75,65 +71,45 @@ def test_an_update_finishes_on_the_meta_device(name, part, quantizer):
     assert all(value.is_meta for value in metrics.values())
 
 
-def test_the_meta_device_does_raise_on_what_reads_back():
-    with pytest.raises(RuntimeError):
-        torch.ones((), device="meta").item()
+RECORDED = [
+    ("delta_iris", "tokenizer", None), ("delta_iris", "dynamics", None), ("iris", "tokenizer", None), ("iris", "dynamics", None),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("delta_iris", "policy", None), ("dart", "policy", None), ("delta_iris", "tokenizer", "vq, rotation, product"),
+        ("delta_light", "tokenizer", None), ("delta_light", "dynamics", None), ("delta_light", "policy", None),
+    )),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "part", "quantizer"),
-    [
-        *(
-            pytest.param(
-                name,
-                part,
-                None,
-                marks=[pytest.mark.slow] * (part == "policy" or name == "delta_light"),
-            )
-            for name, part in DIFFERENT
-        ),
-        pytest.param("delta_iris", "tokenizer", "vq, rotation, product", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("name", "part", "quantizer"), RECORDED)
 def test_a_recorded_update_replays_bit_equal(name, part, quantizer):
     """Recorded once, it replays on other inputs without the Python; every tensor agrees."""
     torch.manual_seed(0)
-    agent = agent_with(name, quantizer)
+    agent = agent_of_two_steps(name, quantizer)
     learner = make_learner(agent, part)
-    learner.update(random_segment(4, PARTS[part], seed=1))  # the optimizer's state now exists
+    learner.update(random_segment(4, PARTS[part], seed=1))
     twin = copy.deepcopy(SimpleNamespace(agent=agent, learner=learner))
 
     def update(*tensors):
-        segment = Segment(*tensors, batch_size=list(tensors[-1].shape))
-        return learner.update(segment)
+        return learner.update(Segment(*tensors, batch_size=list(tensors[-1].shape)))
 
-    segments = [random_segment(4, PARTS[part], seed=seed) for seed in range(2, 22)]
+    segments = [random_segment(4, PARTS[part], seed=seed) for seed in range(2, 7)]
     torch.manual_seed(7)
     recorded = make_fx(update)(*tensors_of(segments[0]))
     replayed = [recorded(*tensors_of(s)) for s in segments[1:]]
     torch.manual_seed(7)
     eager = [twin.learner.update(s) for s in segments][1:]
-
-    ours, theirs = (
-        [{k: v.item() for k, v in metrics.items()} for metrics in updates]
-        for updates in (replayed, eager)
-    )
-    if torch.__version__ < "2.13":  # what 2.7 records is rounded otherwise
-        assert all(
-            a == pytest.approx(b, rel=1e-4, abs=1e-4) for a, b in zip(ours, theirs, strict=True)
-        )
-        return
-    assert ours == theirs
-    ours, theirs = agent.state_dict(), twin.agent.state_dict()
-    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
-    ours, theirs = learner.state_dict(), twin.learner.state_dict()
-    assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    pairs = [*zip(replayed, eager), (agent.state_dict(), twin.agent.state_dict())]
+    # What older ones record is rounded otherwise.
+    tolerance = 0.0 if torch.__version__ >= "2.13" else 1e-3
+    for ours, theirs in [*pairs, (learner.state_dict(), twin.learner.state_dict())]:
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=tolerance, atol=tolerance)
 
 
-def losses_of_twenty_updates(
+def losses_of(
     name: str, part: str, execution: Execution, device: str = "cpu"
 ) -> list[dict[str, float]]:
-    """From the same start, on the same segments, with the same random numbers."""
+    """Of ten updates from the same start, with the same segments and random numbers."""
     torch.manual_seed(0)
     agent = agent_of_two_steps(name).to(device)
     learner = make_learner(agent, part, execution)
@@ -143,13 +119,13 @@ def losses_of_twenty_updates(
     ):  # else compiled code draws its numbers in its own order
         updates = [
             learner.update(random_segment(4, PARTS[part], seed=seed).to(device))
-            for seed in range(20)
+            for seed in range(10)
         ]
     return [{name: value.item() for name, value in metrics.items()} for metrics in updates]
 
 
 def check_close(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
-    assert len(ours) == len(theirs) == 20
+    assert len(ours) == len(theirs) == 10
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
 
@@ -159,8 +135,7 @@ def check_close(ours: list[dict[str, float]], theirs: list[dict[str, float]]) ->
 def test_compiled_updates_equal_eager_ones(part):
     """Of the others: tests/agent/test_agents.py."""
     ours, theirs = (
-        losses_of_twenty_updates("delta_iris", part, Execution(mode))
-        for mode in ("compiled", "eager")
+        losses_of("delta_iris", part, Execution(mode)) for mode in ("compiled", "eager")
     )
     check_close(ours, theirs)
 
@@ -169,12 +144,7 @@ def test_compiled_updates_equal_eager_ones(part):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every
 def test_compiled_updates_equal_eager_ones_on_a_device(name, part):
-    check_close(
-        *(
-            losses_of_twenty_updates(name, part, Execution(mode), "cuda")
-            for mode in ("compiled", "eager")
-        )
-    )
+    check_close(*(losses_of(name, part, Execution(mode), "cuda") for mode in ("compiled", "eager")))
 
 
 @pytest.fixture
@@ -192,32 +162,21 @@ def deterministic(monkeypatch):
 def test_captured_updates_equal_compiled_ones(name, part, bf16, deterministic):
     """To the last bit, where sums are not left to the order in which threads arrive."""
     captured, compiled = (
-        losses_of_twenty_updates(name, part, Execution(mode, bf16), "cuda")
-        for mode in ("captured", "compiled")
+        losses_of(name, part, Execution(mode, bf16), "cuda") for mode in ("captured", "compiled")
     )
     assert captured == compiled
 
 
-@pytest.mark.parametrize(
-    ("name", "part", "bf16"),
-    [
-        *(("delta_iris", part, True) for part in ("tokenizer", "dynamics")),
-        *(
-            pytest.param("delta_iris", part, False, marks=pytest.mark.slow)
-            for part in ("tokenizer", "dynamics")
-        ),
-        *(
-            pytest.param("delta_light", part, True, marks=pytest.mark.slow)
-            for part in ("tokenizer", "dynamics")
-        ),
-        pytest.param("iris", "tokenizer", True, marks=pytest.mark.slow),
-        *(
-            pytest.param(name, "policy", bf16, marks=pytest.mark.slow)
-            for name in ("delta_iris", "dart")
-            for bf16 in (False, True)
-        ),
-    ],
-)
+WHOLE = [
+    ("delta_iris", "tokenizer", True), ("delta_iris", "dynamics", True),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("delta_light", "tokenizer", True), ("delta_light", "dynamics", True), ("iris", "tokenizer", True),
+        ("delta_iris", "policy", False), ("dart", "policy", True),
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "part", "bf16"), WHOLE)
 def test_the_compiler_takes_an_update_whole_and_once(name, part, bf16):
     """No graph break (fullgraph), and after the first updates nothing is compiled anew.
 
@@ -272,16 +231,12 @@ def test_modes_and_precisions(monkeypatch):
     assert choose_execution("auto", "bf16", cuda, flop=1.0) == ("captured", True)
     monkeypatch.setattr("agent.execution.has_compiler", lambda device: False)
     assert choose_execution("auto", "fp32", cpu, flop=1e18) == ("eager", False)
-    with pytest.raises(BadInput, match="learner.mode=compiled .* C.. compiler"):
+    with pytest.raises(BadInput, match="learner.mode=compiled needs g"):
         choose_execution("compiled", "fp32", cpu, flop=1e18)
     monkeypatch.undo()
     assert choose_execution("compiled", "bf16", cpu, flop=1.0) == ("compiled", True)
     with pytest.raises(BadInput, match="learner.mode=captured .* device=cpu"):
         choose_execution("captured", "fp32", cpu, flop=1.0)
-    with pytest.raises(BadInput, match="precision=fp16 .* auto, bf16, fp32"):
-        TrainConfig(precision="fp16")
-    with pytest.raises(BadInput, match="learner.mode=fast .* eager, compiled, captured"):
-        LearnerConfig("fast")
 
 
 def test_loading_keeps_tensors_in_place(agent):
@@ -293,20 +248,11 @@ def test_loading_keeps_tensors_in_place(agent):
     learner.update(random_segment(4, 6, seed=1))
     learner.load_state_dict(saved)
     assert all(torch.equal(value, saved[name]) for name, value in learner.state_dict().items())
-    learner.load_state_dict({})
-    assert not any(value.any() for value in learner.state_dict().values())
     assert places == {name: value.data_ptr() for name, value in learner.state_dict().items()}
 
 
 def tensors_of(segment: Segment) -> list[torch.Tensor]:
-    return [
-        segment.frames,
-        segment.actions,
-        segment.rewards,
-        segment.terminated,
-        segment.truncated,
-        segment.mask,
-    ]
+    return [getattr(segment, name) for name in Segment.__dataclass_fields__]
 
 
 def test_the_target_moves_before_the_optimizer_steps(agent):
@@ -385,8 +331,9 @@ def test_averages_leave_out_what_is_not_finite():
             a.read()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("part", "value"), [*((part, math.nan) for part in PARTS), ("policy", -math.inf)]
+)
 def test_what_is_not_finite_does_not_reach_weights(agent, part, value):
     """Nor the optimizer's state, nor the codebook: as if the update had not been."""
     learner = make_learner(agent.eval(), part)
@@ -397,7 +344,6 @@ def test_what_is_not_finite_does_not_reach_weights(agent, part, value):
     }
     loss = learner.loss
     learner.loss = lambda s: {name: term * value for name, term in loss(s).items()}
-    learner.forward = learner._forward
     assert not learner.update(segment)["gradient_norm"].isfinite()
     for name, tensor in (agent.state_dict() | learner.state_dict()).items():
         if not name.startswith(
