@@ -7,5 +7,5 @@ from tests.fuzz import main
 
 @pytest.mark.slow
 def test_each_configuration_trains_or_is_refused():
-    outcomes = main(30, seed=1)
-    assert outcomes.total() >= 30 and min(outcomes["trained"], outcomes["refused"]) > 3
+    outcomes = main(15, seed=1)
+    assert outcomes.total() >= 15 and min(outcomes["trained"], outcomes["refused"]) > 1
