@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from agent.agent import Agent
@@ -23,8 +25,8 @@ from agent.execution import (
     pick_device,
 )
 from agent.runs.load import load_networks
-from agent.segment import Segment
 from agent.world_models.per_row import PerRowWorld
+from envs.errors import BadInput
 
 
 class Dreams:
@@ -34,35 +36,58 @@ class Dreams:
         self, agent: Agent, starts: StartStates, number: int, execution: Execution = EAGER
     ) -> None:
         self.agent, self.starts, self.number, self.execution = agent, starts, number, execution
+        size, channels, factors = agent.spaces.size, agent.spaces.channels, agent.spaces.actions
+        self.observation_space = Box(0, 255, (size, size, channels), np.uint8)
+        self.action_space = Discrete(factors[0]) if len(factors) == 1 else MultiDiscrete(factors)
         self.world = PerRowWorld(agent.world, agent.spaces)
         with autocast(execution, agent.device):
             self.state = self.world.empty(number)
         self._run = captured(compiled(self._advance, execution), execution, agent.device)
 
-    def begin(self, rows: Sequence[int], starts: Segment, keys: Sequence[int]) -> np.ndarray:
-        """Begin new episodes in M of the N rows.
+    def begin(
+        self,
+        rows: Sequence[int],
+        generators: Sequence[np.random.Generator],
+        options: Mapping[str, Any] | None = None,
+    ) -> np.ndarray:
+        """Begin new episodes in M of the N rows, each drawn from its own generator.
 
         Args:
             rows: [M].
-            starts: Real frames [M, T], of `StartStates.segment`.
-            keys: [M] from 0 to 2^63 − 1; what an episode draws follows from its own.
+            generators: [M].
+            options: One start for all, as for `given_starts` but without their first axis.
 
         Returns:
             Their first pictures, [M, H, W, C] uint8.
         """
-        device = self.agent.device
-        where, drawn = torch.tensor(rows, device=device), torch.tensor(keys, device=device)
+        starts, device = self.starts, self.agent.device
+        if options:
+            given = {name: np.asarray(x)[None] for name, x in options.items() if x is not None}
+            starts = given_starts(given, self.agent.spaces)
+        segment = starts.segment([int(g.integers(len(starts))) for g in generators]).to(device)
+        keys = torch.tensor([int(g.integers(2**63 - 1)) for g in generators], device=device)
         with autocast(self.execution, device):
-            frames = self.world.start(self.state, where, starts.to(device), drawn)
+            where = torch.tensor(rows, device=device)
+            frames = self.world.start(self.state, where, segment, keys)
         return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A step of all N by actions [N, F].
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A step of all N by actions [N, F], or [N] where F = 1.
 
         Returns:
             Pictures [N, H, W, C] uint8, rewards [N] float32, ends [N] bool.
+
+        Raises:
+            BadInput: An action is outside its space, which would stop a GPU.
         """
-        pictures, rewards, ends = self._run(torch.as_tensor(actions).to(self.agent.device))
+        given = np.asarray(actions)
+        if given not in batch_space(self.action_space, self.number):
+            raise BadInput(
+                f"The actions {given.tolist()} were given; give {self.number} of "
+                f"{self.action_space}."
+            )
+        by_factor = torch.from_numpy(given.astype(np.int64).reshape(self.number, -1))
+        pictures, rewards, ends = self._run(by_factor.to(self.agent.device))
         return pictures.cpu().numpy(), rewards.cpu().numpy(), ends.cpu().numpy()
 
     def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

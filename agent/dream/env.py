@@ -8,13 +8,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from agent.dream.batch import Dreams, dreams_of
-from agent.dream.starts import given_starts
 from agent.media.pictures import enlarged, to_rgb
 from envs.errors import BadInput
 
@@ -39,19 +37,18 @@ class DreamEnv(gymnasium.Env):
     def __init__(self, dreams: Dreams, render_mode: str | None = None) -> None:
         """dreams: of one episode at a time."""
         self.dreams, self.render_mode = dreams, render_mode
-        self.observation_space, self.action_space = spaces(dreams)
+        self.observation_space, self.action_space = dreams.observation_space, dreams.action_space
         self._picture = np.zeros(self.observation_space.shape, np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        (self._picture,) = begin(self.dreams, [0], [self.np_random], options)
+        (self._picture,) = self.dreams.begin([0], [self.np_random], options)
         return self._picture.copy(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        pictures, rewards, ends = self.dreams.step(checked(action, self.action_space, self.dreams))
-        self._picture = pictures[0]
+        (self._picture,), rewards, ends = self.dreams.step([action])
         return self._picture.copy(), float(rewards[0]), bool(ends[0]), False, {}
 
     def render(self) -> np.ndarray | None:
@@ -81,7 +78,8 @@ class DreamVectorEnv(VectorEnv):
             raise BadInput("autoreset_mode=Disabled was given; give NextStep or SameStep.")
         self.metadata = METADATA | {"autoreset_mode": self.autoreset_mode}
         self.num_envs = dreams.number
-        self.single_observation_space, self.single_action_space = spaces(dreams)
+        self.single_observation_space = dreams.observation_space
+        self.single_action_space = dreams.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.steps = np.zeros(self.num_envs, np.int64)  # of the running episodes
@@ -117,8 +115,7 @@ class DreamVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if None in self._generators:
             raise gymnasium.error.ResetNeeded("Call reset before the first step.")
-        given = checked(actions, self.action_space, self.dreams)
-        self._pictures, rewards, terminated = self.dreams.step(given)
+        self._pictures, rewards, terminated = self.dreams.step(actions)
         self.steps += 1
         truncated, infos = self.steps >= self.limit, {}
         begins = self.ended
@@ -138,9 +135,8 @@ class DreamVectorEnv(VectorEnv):
 
     def _begin(self, mask: np.ndarray, options: dict[str, Any] | None = None) -> None:
         rows = np.flatnonzero(mask).tolist()
-        self._pictures[mask] = begin(
-            self.dreams, rows, [self._generators[i] for i in rows], options
-        )
+        generators = [self._generators[i] for i in rows]
+        self._pictures[mask] = self.dreams.begin(rows, generators, options)
         self.steps[mask] = 0
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -164,43 +160,6 @@ def make_dreams(
     """Many of them; as `DreamVectorEnv` and `make_dream`."""
     dreams = dreams_of(run, num_envs, **options)
     return DreamVectorEnv(dreams, max_episode_steps, autoreset_mode, render_mode)
-
-
-def spaces(dreams: Dreams) -> tuple[Box, Discrete | MultiDiscrete]:
-    """Of observations and actions, as the run's agent has them."""
-    own = dreams.agent.spaces
-    actions = Discrete(own.actions[0]) if len(own.actions) == 1 else MultiDiscrete(own.actions)
-    return Box(0, 255, (own.size, own.size, own.channels), np.uint8), actions
-
-
-def begin(
-    dreams: Dreams,
-    rows: list[int],
-    generators: list[np.random.Generator],
-    options: dict[str, Any] | None = None,
-) -> np.ndarray:
-    """New episodes in M rows, each drawn from its own generator.
-
-    Returns:
-        Their first pictures, [M, H, W, C] uint8.
-    """
-    starts = dreams.starts
-    if options:  # one start, for all
-        given = {name: np.asarray(x)[None] for name, x in options.items() if x is not None}
-        starts = given_starts(given, dreams.agent.spaces)
-    drawn = [(int(g.integers(len(starts))), int(g.integers(2**63 - 1))) for g in generators]
-    segment = starts.segment([start for start, _ in drawn])
-    return dreams.begin(rows, segment, [key for _, key in drawn])
-
-
-def checked(actions: Any, space: gymnasium.Space, dreams: Dreams) -> np.ndarray:
-    """The actions as [N, F] int64. One outside its space would stop a GPU: it raises BadInput."""
-    given = np.asarray(actions)
-    if given not in space:
-        raise BadInput(
-            f"The actions {given.tolist()} were given; give {dreams.number} of {spaces(dreams)[1]}."
-        )
-    return given.astype(np.int64).reshape(dreams.number, -1)
 
 
 def rendered(picture: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 15) -> No
 
 def mp4(frames: Iterable[np.ndarray], fps: float) -> bytes:
     """The bytes of an MP4 whose index comes first, so that a browser plays while it loads."""
-    return imageio.imwrite(
+    return imageio.imwrite(  # type: ignore[call-overload]  # it takes an iterator, too
         "<bytes>",
         frames,
         plugin="FFMPEG",

@@ -22,30 +22,25 @@ def played(agent: Agent, execution: Execution, steps: int = 20) -> list[tuple[np
     actions = generator.integers(ACTIONS, size=(ROWS, PAST - 1, 2))
     starts = given_starts({"frames": frames, "actions": actions}, agent.spaces)
     dreams = Dreams(agent, starts, ROWS, execution)
-    first = dreams.begin(range(ROWS), starts.segment(range(ROWS)), range(ROWS))
-    assert np.array_equal(first, frames[:, -1])
+    seen = {frame.tobytes() for frame in frames[:, -1]}
+    first = dreams.begin(range(ROWS), [np.random.default_rng(i) for i in range(ROWS)])
+    assert {picture.tobytes() for picture in first} <= seen
     results = []
     for t in range(steps):
         results.append(dreams.step(generator.integers(ACTIONS, size=(ROWS, 2))))
         if t % 2:
-            (again,) = dreams.begin([t % ROWS], starts.segment([t % 5]), [t])
-            assert np.array_equal(again, frames[t % 5, -1])
+            (again,) = dreams.begin([t % ROWS], [generator])
+            assert again.tobytes() in seen
     return results
 
 
 def test_what_arrives():
-    pictures, rewards, ends = played(make_agent(), Execution(), steps=1)[0]
-    assert pictures.shape == (ROWS, SIZE, SIZE, 3) and pictures.dtype == np.uint8
-    assert (
-        rewards.shape == ends.shape == (ROWS,)
-        and rewards.dtype == np.float32
-        and ends.dtype == bool
-    )
-
-
-def test_results_stay_as_they_were():
     """A later step writes its state in place, not into what was handed out."""
     results = played(make_agent(), Execution(), steps=4)
+    for pictures, rewards, ends in results:
+        assert pictures.shape == (ROWS, SIZE, SIZE, 3) and pictures.dtype == np.uint8
+        assert rewards.shape == ends.shape == (ROWS,)
+        assert rewards.dtype == np.float32 and ends.dtype == bool
     assert len({pictures.tobytes() for pictures, _, _ in results}) == 4
 
 

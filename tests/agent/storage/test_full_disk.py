@@ -19,7 +19,7 @@ import torch
 
 from agent.config import TrainConfig
 from agent.media.curves import plot_curves
-from agent.media.films import is_whole_mp4, write_video
+from agent.media.films import write_video
 from agent.runs.train import train
 from agent.storage import checkpoint, files, verified
 from agent.storage.metrics import read_metrics
@@ -97,15 +97,6 @@ def test_each_writer_on_a_full_disk(small_disk: Path, what: str, left: int, capf
     ballast.unlink()
     write()
     assert capfd.readouterr().err == ""  # nor does anybody else complain
-
-
-def test_a_film_is_whole_or_not(tmp_path: Path):
-    write_video(tmp_path / "film.mp4", FILM)
-    data = (tmp_path / "film.mp4").read_bytes()
-    assert is_whole_mp4(tmp_path / "film.mp4") and not is_whole_mp4(tmp_path / "none.mp4")
-    for length in (0, 40, len(data) - 1):
-        (tmp_path / "cut.mp4").write_bytes(data[:length])
-        assert not is_whole_mp4(tmp_path / "cut.mp4")
 
 
 def fail_at(n: int, patch: pytest.MonkeyPatch, code: int) -> Callable[[], int]:
