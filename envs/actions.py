@@ -91,7 +91,7 @@ def read(space: Space, bins: int, meanings: Any = None) -> Reading:
     if isinstance(space, MultiBinary):
         texts = [["off", "on"]] * len(factors)
     elif isinstance(space, Box):
-        texts = [_written(factor) for factor in factors]
+        texts = [[f"{value:+.4g}" for value in factor] for factor in factors]
         rest = tuple(
             int(np.abs(factor).argmin()) if factor[0] <= 0 <= factor[-1] else len(factor) // 2
             for factor in factors
@@ -135,12 +135,3 @@ def _values(space: Space, bins: int) -> list[np.ndarray]:
     if space.dtype.kind != "f":
         factors = [np.unique(np.rint(factor)) for factor in factors]
     return factors
-
-
-def _written(values: np.ndarray) -> list[str]:
-    """With as few digits as tell them apart, two at least; 17 tell any two apart."""
-    for digits in range(2, 18):
-        texts = [f"{value:+.{digits}g}" for value in values]
-        if len(set(texts)) == len(set(values.tolist())):
-            break
-    return texts

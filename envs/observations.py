@@ -40,14 +40,14 @@ class Frames(gymnasium.Wrapper):
         super().__init__(env)
         self._path, self._name, self._declared = path, config.name, env.action_space
         self._episode, self._step = 0, 0
+        parts = {key: ".".join(map(str, key)) for key, _ in leaves(env.observation_space)}
         if path is None:
             space = self._rendered_space()
             source = f"rendered (the observation, {short(env.observation_space)}, is not seen)"
         else:
-            space = part_at(env.observation_space, path)
-            hidden = [_dotted(p) for p, _ in leaves(env.observation_space) if p != path]
-            source = f"observation {_dotted(path)}".rstrip()
-            source += f" ({', '.join(hidden)} not seen)" if hidden else ""
+            space, name = part_at(env.observation_space, path), parts.pop(path)
+            source = f"observation {name}".rstrip()
+            source += f" ({', '.join(parts.values())} not seen)" if parts else ""
         if config.range is not None:
             space = _narrowed(space, config.range)
         self._read = ImageReader(space, config.size, config.layout)
@@ -74,28 +74,17 @@ class Frames(gymnasium.Wrapper):
         return frame, float(reward), bool(terminated), bool(truncated), _used(info)
 
     def _frame(self, observation: Any) -> np.ndarray:
-        space = self._read.space
-        given = self._image_in(observation)
+        is_rendered, space = self._path is None, self._read.space
+        given = self.env.render() if is_rendered else part_at(observation, self._path)
         image = np.asarray(given)
         if self._read.is_native:  # any value of its type is in its space
             is_right = image.shape == space.shape and image.dtype == space.dtype
         else:
             is_right = space.contains(image)
         if not is_right:
-            did = "rendered an image" if self._path is None else "returned an observation"
+            did = "rendered an image" if is_rendered else "returned an observation"
             raise self._refusal(f"it {did} {_described(given)}, but its space is {short(space)}")
         return image if self._read.is_native else self._read(image)
-
-    def _image_in(self, observation: Any) -> Any:
-        if self._path is None:
-            return self.env.render()
-        try:
-            return part_at(observation, self._path)
-        except (KeyError, IndexError, TypeError):
-            missing = _dotted(self._path)
-            raise self._refusal(
-                f"it returned an observation without {missing}, but its space has it"
-            ) from None
 
     def _rendered_space(self) -> ImageSpace:
         """The space of what it renders."""
@@ -164,10 +153,6 @@ def _is_finite(reward: Any) -> bool:
         return math.isfinite(reward) and abs(reward) <= MOST_REWARD
     except TypeError:  # not a number at all
         return False
-
-
-def _dotted(path: Path) -> str:
-    return ".".join(map(str, path))
 
 
 def _described(image: Any) -> str:

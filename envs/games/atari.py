@@ -36,14 +36,12 @@ class AtariEnv(gymnasium.Env):
     - info: `lives`; `frames`, raw ones since the game began, no-ops included; `game_continues`.
 
     After a lost life has ended an episode (`game_continues`), the next `reset()` goes on with the
-    same game: it does nothing for one step, whose reward is dropped. A `reset` with a seed, after
-    any other end or before one starts a new game; so does one whose step of doing nothing ends the
-    game or reaches the limit.
+    same game: it does nothing for one step, whose reward is dropped. Any other `reset`, or one with
+    a seed, starts a new game; so does one whose step of doing nothing ends the game.
 
     A seed given to `reset` decides everything that follows, in this process or another: the number
     of no-ops, and sticky actions. Apart from these, ALE's first game after a seed is always the
-    same. Later ones start as ALE starts them, in a few games (Assault, for one) a little
-    differently.
+    same; later ones start as ALE starts them, in a few games (Assault, for one) a little otherwise.
 
     Args:
         game: its name, as Breakout, of a one-player game of ALE; required.
@@ -54,7 +52,6 @@ class AtariEnv(gymnasium.Env):
         end_on_life_loss: whether a lost life ends an episode.
         sticky_actions: probability that a raw frame repeats the action of the frame before.
         full_action_space: all 18 actions rather than those that the game reads.
-        grayscale: ALE's grey value in each of the three channels rather than colors.
         render_mode: None, or "rgb_array": `render()` returns the raw screen, `[210, 160, 3]` uint8
             (a few games: 250).
 
@@ -75,20 +72,17 @@ class AtariEnv(gymnasium.Env):
         end_on_life_loss: bool = True,
         sticky_actions: float = 0.0,
         full_action_space: bool = False,
-        grayscale: bool = False,
         render_mode: str | None = None,
     ):
-        numbers = {"size": size, "frame_skip": frame_skip, "noops": noops, "max_frames": max_frames}
-        for name, value in numbers.items():
-            if not isinstance(value, int) or value < 1:
-                raise BadInput(f"Atari was given {name}={value!r}; give a whole number from 1 on.")
-        if not 0 <= sticky_actions < 1:
+        if min(size, frame_skip, noops, max_frames) < 1 or not 0 <= sticky_actions < 1:
             raise BadInput(
-                f"Atari was given sticky_actions={sticky_actions!r}; give a probability below 1."
+                f"Atari was given size={size}, frame_skip={frame_skip}, noops={noops}, "
+                f"max_frames={max_frames}, sticky_actions={sticky_actions}; give numbers from 1 "
+                "on, and a probability below 1."
             )
         self.size, self.frame_skip, self.noops = size, frame_skip, noops
         self.end_on_life_loss, self.sticky_actions = end_on_life_loss, sticky_actions
-        self.grayscale, self.render_mode = grayscale, render_mode
+        self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(FRAME_RATE / frame_skip)}
 
         self._rom = ale_py.roms.get_rom_path(_rom_name(game))
@@ -99,11 +93,9 @@ class AtariEnv(gymnasium.Env):
         self._load()
         self._loaded = self._ale.cloneState()
         self._game_continues = False
-        shape = self._ale.getScreenDims() if grayscale else (*self._ale.getScreenDims(), 3)
         # The newest two screens, which ALE draws into; `_seen` are those of the last step.
-        self._screens = np.zeros((2, *shape), np.uint8)
+        self._screens = np.zeros((2, *self._ale.getScreenDims(), 3), np.uint8)
         self._seen = self._screens[:1]
-        self._draw = self._ale.getScreenGrayscale if grayscale else self._ale.getScreenRGB
         self._actions = (
             self._ale.getLegalActionSet() if full_action_space else self._ale.getMinimalActionSet()
         )
@@ -151,14 +143,16 @@ class AtariEnv(gymnasium.Env):
         for _ in range(self.np_random.integers(1, self.noops + 1)):
             self._ale.act(ale_py.Action.NOOP)
         self._seen = self._screens[:1]
-        self._draw(self._screens[0])
+        self._ale.getScreenRGB(self._screens[0])
 
     def _play(self, action: ale_py.Action) -> float:
         """Play a step's raw frames, until the game is over or at its limit. Returns the score."""
         reward, frames = 0.0, 0
         while frames < self.frame_skip and not self._ale.game_over():
             reward += self._ale.act(action)
-            self._draw(self._screens[frames % 2])  # each may turn out to be the last but one
+            self._ale.getScreenRGB(
+                self._screens[frames % 2]
+            )  # each may turn out to be the last but one
             frames += 1
         if frames:  # after the end nothing is played
             self._seen = self._screens[:frames]
@@ -170,8 +164,7 @@ class AtariEnv(gymnasium.Env):
         pictures = [
             Image.fromarray(screen).resize(size, Image.Resampling.BILINEAR) for screen in self._seen
         ]
-        observation = np.maximum(pictures[0], pictures[-1])
-        return np.repeat(observation[:, :, None], 3, axis=2) if self.grayscale else observation
+        return np.maximum(pictures[0], pictures[-1])
 
     def _info(self) -> dict[str, Any]:
         return {
