@@ -1,6 +1,5 @@
 """Where in an observation the image is."""
 
-import difflib
 from typing import Any
 
 import gymnasium
@@ -38,58 +37,43 @@ def find_image(
         raise BadInput(f"env.pixels={pixels} was given; choose one of {', '.join(PIXELS)}.")
     if layout is not None:
         check_layout(layout)
+    if pixels == "render":
+        if image is not None or layout is not None:
+            raise BadInput(
+                f"env.image={image} and env.layout={layout} are of an observation, which "
+                "env.pixels=render does not show; leave them out."
+            )
+        return None
     images = {
         ".".join(map(str, path)): path
         for path, inner in leaves(space)
         if is_image(inner, layout, has_range)
     }
-    if pixels == "render":
-        for key, value in (("image", image), ("layout", layout)):
-            if value is not None:
-                raise BadInput(
-                    f"env.{key}={value} was given with env.pixels=render, which shows no "
-                    "observation; leave one out."
-                )
-        return None
-    if image is not None:
-        if image in images:
-            return images[image]
-        near = difflib.get_close_matches(image, images, n=1)
-        there = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"its images are {', '.join(filter(None, images)) or 'none'}."
-        )
+    if image is not None and image not in images:
         raise BadInput(
-            f"env.image={image} was given, but no image of {short(space)} has this key; {there}"
+            f"env.image={image} was given, but no image of {short(space)} has this key; its images "
+            f"are {', '.join(filter(None, images)) or 'none'}."
         )
-    if len(images) > 1:
+    if image is None and len(images) > 1:
         raise BadInput(
             f"The observation holds the images {', '.join(images)}; give one of them, as "
             f"env.image={next(iter(images))}."
         )
-    if not images and layout is not None:
+    if not images and (layout is not None or pixels == "observation"):
         raise BadInput(
-            f"env.layout={layout} was given, but {short(space)} holds no image that can be read "
-            "so; give another, or leave it out."
+            f"env.pixels={pixels} and env.layout={layout} were given, but {short(space)} holds no "
+            f"such image; accepted are {READABLE}: give env.pixels=render, or wrap it."
         )
-    if not images and pixels == "observation":
-        raise BadInput(
-            f"env.pixels=observation was given, but the observation space {short(space)} holds no "
-            f"image; accepted are {READABLE}: give env.pixels=render, or wrap it."
-        )
-    return next(iter(images.values()), None)
+    return images[image] if image is not None else next(iter(images.values()), None)
 
 
 def check_can_render(env: gymnasium.Env, pixels: str) -> None:
     """Raises BadInput if an environment without an accepted image cannot render either."""
     modes = env.metadata.get("render_modes") or []
     if "rgb_array" not in modes:
-        why = (
-            "env.pixels=render was given"
-            if pixels == "render"
-            else f"The observation space {short(env.observation_space)} holds no image"
-        )
+        why = f"The observation space {short(env.observation_space)} holds no image"
+        if pixels == "render":
+            why = "env.pixels=render was given"
         raise BadInput(
             f"{why}, and the environment has no render_mode rgb_array "
             f"({', '.join(map(str, modes)) or 'none at all'}); accepted are {READABLE}: "

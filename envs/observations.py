@@ -8,8 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.config import EnvConfig
-from envs.errors import BadInput
-from envs.failures import describe
+from envs.errors import BadInput, describe
 from envs.images import ImageReader, ImageSpace, is_image, is_picture, short
 from envs.locate import Path, leaves, part_at
 from envs.scores import CRAFTER_ACHIEVEMENTS

@@ -8,22 +8,19 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from functools import cached_property
 from typing import Any, TextIO
 
 
 class SafeStream:
     """A text stream that shows "?" for what its encoding lacks, and drops what cannot be written.
 
-    stream: the stream itself; None, Python's where a process began without one, drops everything
-    error:  the first that a write raised
+    Attributes:
+        stream: The stream itself; None, Python's where a process began without one, drops all.
+        error: The first that a write raised.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        gone = stream is None or getattr(stream, "closed", False)
-        self.stream: TextIO = (
-            open(os.devnull, "w", encoding="utf-8") if gone else stream  # noqa: SIM115 (kept open)
-        )
+        self.stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (kept open)
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
@@ -43,15 +40,11 @@ class SafeStream:
 
     def is_read(self) -> bool:
         """Whether it is anything but a pipe whose other end is closed."""
-        broken = any(event & select.POLLERR for _, event in self._poll.poll(0))
-        return not (broken or isinstance(self.error, BrokenPipeError))
-
-    @cached_property
-    def _poll(self) -> select.poll:
         poll = select.poll()
         with suppress(AttributeError, io.UnsupportedOperation):  # a stream without a descriptor
             poll.register(self.stream.fileno(), 0)
-        return poll
+        broken = any(event & select.POLLERR for _, event in poll.poll(0))
+        return not (broken or isinstance(self.error, BrokenPipeError))
 
     def _give_up(self, error: OSError) -> None:
         """What is still buffered goes nowhere too: Python would fail to write it at its end."""

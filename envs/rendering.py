@@ -1,16 +1,9 @@
-"""Drawing without a screen, and in more than one environment of a process."""
+"""Several of Gymnasium's MuJoCo environments in one process."""
 
-import os
 import sys
-import traceback
 import warnings
 from contextlib import suppress
 from typing import Any
-
-DRAW = (
-    "mujoco_rendering", "mujoco/render", "mujoco/gl", "mujoco/egl", "mujoco/osmesa",
-    "dm_control/_render",
-)  # fmt: skip
 
 # Of a viewer that could not be made, when it is collected: the refusal has said so.
 warnings.filterwarnings("ignore", ".*The GLFW library is not initialized")
@@ -19,9 +12,8 @@ warnings.filterwarnings("ignore", ".*The GLFW library is not initialized")
 def keep_contexts_apart() -> None:
     """Has each of Gymnasium's MuJoCo viewers draw, and free what it drew with, in its own context.
 
-    By itself one draws in whatever context is current, that of the viewer made last. What it drew
-    with is freed when it is collected, in whatever context is current then: a second environment
-    shows black from there on.
+    By itself one draws in the context of the viewer made last, and what is freed there turns the
+    other black.
     """
     module = sys.modules.get("gymnasium.envs.mujoco.mujoco_rendering")
     if module is None or module.OffScreenViewer.render.__module__ == __name__:
@@ -42,25 +34,3 @@ def keep_contexts_apart() -> None:
 
     viewer.render, viewer.free = render, free
     viewer.close = free  # Gymnasium's ends glfw besides, with all other windows
-
-
-def remedy(error: BaseException) -> str:
-    """What to do where MuJoCo or pygame cannot draw, in a sentence; "" for other errors."""
-    if type(error).__module__ == "pygame" and "available" in str(error):
-        return " (SDL_VIDEODRIVER=dummy draws without a screen)"
-    cause: BaseException | None = error
-    while cause is not None and not _is_of_drawing(cause):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None or isinstance(cause, ValueError):  # the latter of a size, say
-        return ""
-    given = os.environ.get("MUJOCO_GL")
-    if given != "egl":
-        return f" (MUJOCO_GL is {given or 'unset'}; MUJOCO_GL=egl draws without a screen)"
-    if isinstance(cause, ImportError | AttributeError):
-        return " (MUJOCO_GL=egl needs the library libegl1, and PYOPENGL_PLATFORM unset)"
-    return ""
-
-
-def _is_of_drawing(error: BaseException) -> bool:
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return any(part in file.replace(os.sep, "/") for file in files for part in DRAW)

@@ -44,27 +44,24 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_values(config: Any, prefix: str = "") -> None:
-    """Check every field of a configuration dataclass, and of those inside it, against its range.
+    """Check the fields of a configuration dataclass, and of those inside it, against their ranges.
 
     Args:
-        config: an instance of a dataclass.
         prefix: the key under which it stands, with a dot at its end.
 
     Raises:
-        BadInput: a number is out of its range, a list is empty, or a text is.
+        BadInput: a number is out of its range, or a list or a text is empty.
     """
     for field in dataclasses.fields(config):
         key, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             check_values(value, f"{key}.")
             continue
-        if value == "":
-            raise BadInput(f"{key}= was given without a value; give one, or leave it out.")
         accepted = field.metadata.get("range")
+        if value == "" or (accepted and value == []):
+            raise BadInput(f"{key}={value} was given without a value; give one, or leave it out.")
         if accepted is None or value is None:
             continue
         numbers = value if isinstance(value, list) else [value]
-        if not numbers:
-            raise BadInput(f"{key}=[] was given; give a list of at least one number.")
         if not all(accepted.least <= n <= accepted.most and math.isfinite(n) for n in numbers):
             raise BadInput(f"{key}={value} was given; give {accepted.words}.")

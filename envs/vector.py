@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import zip_longest
+from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from envs.config import EnvConfig
 from envs.errors import BadInput
-from envs.make import conduct_of, make_single
-from envs.processes import end_if_imported
-from envs.workers import Workers
+from envs.failures import Guarded
+from envs.make import make_seen
+from envs.workers import Remote, end_if_imported
 from envs.wrappers import SeededEpisodes
-
-# Of a main module: seconds, which need not pass in each process.
-SLOW_IMPORTS = ("torch", "torchrl")
 
 
 def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = None) -> VectorEnv:
@@ -52,44 +51,80 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
         raise BadInput("No seed was given to make_vector: give one for each environment.")
     n = len(seeds)
     names = [f"{config.name} ({i} of {n})" if n > 1 else config.name for i in range(1, n + 1)]
+    make = partial(make_seen, config, max_steps)
     if config.parallel:
         end_if_imported()
+        env = make()
+        env.close()
         # An id that only this process knows (agent.train of a class) is told to the others.
-        spec = gymnasium.registry.get(config.id)
-        makers = [
-            partial(_make_in_worker, config, seed, name, max_steps, spec)
-            for seed, name in zip(seeds, names, strict=True)
-        ]
-        return Workers(
-            makers, [conduct_of(config, name, max_steps) for name in names], _start_method()
+        make_there = partial(_make_in_process, make, gymnasium.registry.get(config.id))
+        spaces = env.observation_space, env.action_space
+        make = partial(Remote, make_there, spaces, config.timeout)
+    guarded = [Guarded(make, config, name) for name in names]
+    return Environments([SeededEpisodes(env, seed) for env, seed in zip(guarded, seeds)])
+
+
+class Environments(VectorEnv):
+    """Environments of SeededEpisodes as one; those in processes play at the same time."""
+
+    def __init__(self, envs: Sequence[SeededEpisodes]) -> None:
+        self.envs, self.num_envs = envs, len(envs)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.single_observation_space = envs[0].observation_space
+        self.single_action_space = envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Each begins its next episode, or goes to `resume_from`. Seeds and options are ignored."""
+        results: list[Any] = [None] * self.num_envs
+        for progress in zip_longest(*(env.begin() for env in self.envs)):
+            results = [new or old for new, old in zip(progress, results, strict=True)]
+        observations, _, infos = zip(*results, strict=True)
+        return np.stack(observations), self._merged(infos)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        for env, action in zip(self.envs, actions, strict=True):
+            env.ask(action)
+        results = [env.step(action) for env, action in zip(self.envs, actions, strict=True)]
+        observations, rewards, terminated, truncated, infos = zip(*results, strict=True)
+        return (
+            np.stack(observations),
+            np.array(rewards, np.float64),
+            np.array(terminated, bool),
+            np.array(truncated, bool),
+            self._merged(infos),
         )
-    makers = [
-        partial(make_single, config, seed, name, max_steps)
-        for seed, name in zip(seeds, names, strict=True)
-    ]
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        return tuple(env.get_wrapper_attr(name) for env in self.envs)
+
+    def set_attr(self, name: str, values: Sequence[Any]) -> None:
+        """values: one for each environment."""
+        for env, value in zip(self.envs, values, strict=True):
+            setattr(env, name, value)
+
+    def close_extras(self, terminate: bool = False) -> None:
+        """Processes are gone after CLOSE_SECONDS; at once with `terminate`."""
+        if not terminate:
+            for env in self.envs:
+                env.ask_to_close()
+        for env in self.envs:
+            env.close()
+
+    def _merged(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for i, info in enumerate(infos):
+            merged = self._add_info(merged, info, i)
+        return merged
 
 
-def _start_method() -> str | None:
-    """Python's "forkserver", where there is one: slow imports run once for all processes.
-
-    torchrl makes "spawn" the usual method, by which each imports them anew.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return None
-    has_script = hasattr(sys.modules["__main__"], "__file__")
-    names = [name for name in SLOW_IMPORTS if has_script and name in sys.modules]
-    multiprocessing.set_forkserver_preload(names)
-    return "forkserver"
-
-
-def _make_in_worker(
-    config: EnvConfig, seed: int, name: str, max_steps: int | None, spec: EnvSpec | None
-) -> SeededEpisodes:
-    """`make_single` where the environment may not be registered."""
+def _make_in_process(make: partial[gymnasium.Env], spec: EnvSpec | None) -> gymnasium.Env:
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
-    return make_single(config, seed, name, max_steps)
+    return make()
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""A wrapper that any environment can be given."""
+"""Episodes that can be played again: a wrapper that any environment can be given."""
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from envs.errors import BadInput
-from envs.failures import Restarted
+from envs.failures import Guarded, Restarted
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -19,6 +20,9 @@ Position = tuple[int, int, list[Any]]
 """Where an environment stands: the number of the episode in which its game began, the number of
 the running episode, and all actions since the game's beginning. If the first number is the larger
 one, the running episode broke off (`Restarted`), and the next step begins the next."""
+
+Progress = tuple[Any, float, dict[str, Any]]
+"""Observation, reward and info of a reset or step."""
 
 
 class SeededEpisodes(gymnasium.Wrapper):
@@ -72,59 +76,79 @@ class SeededEpisodes(gymnasium.Wrapper):
         if seed is not None:
             self.seed, self.resume_from = seed, None
             self._start_before(0)
-        if self.resume_from is None:
-            observation, _, info = self._begin(options)
-            return observation, info
-        position, self.resume_from = self.resume_from, None
-        if (
-            position[0] > position[1]
-        ):  # what stands before an episode has to show something too: that episode's beginning
-            self._start_before(position[0])
-            observation, _, info = self._begin()
-            self._start_before(position[0])
-            self._reset_is_due = True
-            return observation, info
-        for observation, _, info in self.go_to(position):  # noqa: B007 (the last ones are used)
+        for progress in self.begin(options):  # noqa: B007 (the last one is used)
             pass
-        self._reset_is_due = self._ended
-        return observation, info
+        assert progress is not None
+        return progress[0], progress[2]
 
-    def go_to(self, position: Position) -> Iterator[tuple[Any, float, dict[str, Any]]]:
-        """Replay a game up to a position: observation, reward and info of every reset and step."""
+    def begin(self, options: dict[str, Any] | None = None) -> Iterator[Progress | None]:
+        """As `reset`, one step of a replay at a time, so that several environments take turns."""
+        position, self.resume_from = self.resume_from, None
+        if position is not None:
+            self._start_before(position[0])
+        self._ended = True  # whatever was played before
+        self.ask()
+        yield None
+        if position is None:
+            yield self._begin(options)
+        elif position[0] <= position[1]:
+            yield from self.go_to(position)
+        else:  # what stands before an episode has to show something too: its first frame
+            yield self._begin()
+            self._start_before(position[0])
+
+    def go_to(self, position: Position) -> Iterator[Progress]:
+        """Replay a game up to a position, or its end. Yields every reset and step."""
         began, episode, actions = position
         self._start_before(began)
         yield self._begin()
-        for action in actions:
+        for action, following in zip_longest(actions, actions[1:]):
             if self._ended:
-                if not self._continues:
-                    return
                 yield self._begin()
             observation, reward, _, _, info = self._play(action)
-            yield observation, float(reward), info
+            is_over = self._ended and not self._continues
+            if following is not None and not is_over:
+                self.ask(following)
+            yield observation, reward, info
+            if is_over:
+                return
         if self._continues and self.episode < episode:
             yield self._begin()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; after a replay to an episode's end a reset, whatever the action."""
-        if self._reset_is_due:
-            observation, info = self.reset()
-            return observation, 0.0, False, False, info
+        """One step; a reset, whatever the action, after an episode's end."""
+        if self._ended:
+            observation, reward, info = self._begin()
+            return observation, reward, False, False, info
         return self._play(action)
+
+    def ask(self, action: Any = None) -> None:
+        """Have an environment in a process begin what `step(action)` or a reset will wait for."""
+        if isinstance(self.env, Guarded):
+            data = self._next_seed() if self._ended else action
+            self.env.ask("reset" if self._ended else "step", data)
+
+    def ask_to_close(self) -> None:
+        """Have an environment in a process close itself before `close()` ends it."""
+        if isinstance(self.env, Guarded):
+            self.env.ask("close")
 
     def _start_before(self, episode: int) -> None:
         self.episode = episode - 1
         self._began, self._actions = episode, []
-        self._ended = self._continues = self._reset_is_due = False
+        self._ended, self._continues = True, False
 
-    def _begin(self, options: dict[str, Any] | None = None) -> tuple[Any, float, dict[str, Any]]:
+    def _next_seed(self) -> int | None:
+        return None if self._continues else episode_seed(self.seed, self.episode + 1)
+
+    def _begin(self, options: dict[str, Any] | None = None) -> Progress:
         failures: list[str] = []
         while True:
+            seed = self._next_seed()
             self.episode += 1
-            seed = None
-            if not self._continues:
+            if seed is not None:
                 self._began, self._actions = self.episode, []
-                seed = episode_seed(self.seed, self.episode)
-            self._ended = self._continues = self._reset_is_due = False
+            self._ended = self._continues = False
             try:
                 observation, info = self.env.reset(seed=seed, options=options)
             except Restarted as restarted:
@@ -137,9 +161,8 @@ class SeededEpisodes(gymnasium.Wrapper):
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Restarted as restarted:
             self._start_before(self.episode + 1)
-            self._ended = self._reset_is_due = True
             return restarted.seen, 0.0, False, True, {"failures": [str(restarted)]}
         self._actions.append(np.asarray(action).tolist())
         self._ended = terminated or truncated
         self._continues = bool(self._ended and info.get("game_continues", False))
-        return observation, reward, terminated, truncated, info
+        return observation, float(reward), terminated, truncated, info

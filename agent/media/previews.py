@@ -19,7 +19,7 @@ from agent.media.films import write_video
 from agent.media.pictures import Panel, scene, shown, strip, to_rgb
 from agent.segment import Segment
 from envs.config import EnvConfig
-from envs.failures import describe
+from envs.errors import describe
 from envs.make import make_rendered
 
 COLUMNS = 12

@@ -17,8 +17,8 @@ from agent.runs.train import train as train_run
 from envs.errors import BadInput
 from envs.make import OF_A_CLASS, make_single
 from envs.output import safe_output
-from envs.processes import end_if_imported
 from envs.settings import check_values
+from envs.workers import end_if_imported
 
 if TYPE_CHECKING:
     from agent.agent import Agent

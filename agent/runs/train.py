@@ -11,8 +11,8 @@ from agent.runs.folder import check_places, wanted_folder
 from agent.runs.resume import check_spaces, load_run, look_at_run, spaces_from_state
 from envs.errors import BadInput
 from envs.make import spaces_of
-from envs.processes import end_if_imported
 from envs.trial import try_out
+from envs.workers import end_if_imported
 
 if TYPE_CHECKING:
     from agent.training.callbacks import Callback

@@ -14,7 +14,7 @@ from agent.storage.files import disk_full
 from agent.training import health
 from agent.training.components import PARTS
 from agent.training.logger import Logger
-from envs.failures import describe
+from envs.errors import describe
 
 if TYPE_CHECKING:
     from agent.training.trainer import Trainer

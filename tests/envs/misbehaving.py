@@ -39,6 +39,8 @@ class Misbehaving(gymnasium.Env):
         self.left -= 1
         self.steps += 1
         reward = 1.0
+        if self.fault == "slow":
+            time.sleep(0.2)
         if self.fault == "by seed" and self.steps == 4 and self.color > 0.7:
             raise ValueError("what its seed decides")
         if self.left < 0 and self.fault == "action space":
@@ -47,7 +49,7 @@ class Misbehaving(gymnasium.Env):
             reward = REWARDS[self.fault]
         elif (
             self.left < 0
-            and self.fault not in (None, "by seed")
+            and self.fault not in (None, "by seed", "slow")
             and not self.fault.endswith("reset")
         ):
             self.misbehave()

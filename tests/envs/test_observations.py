@@ -9,9 +9,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 
 from envs.errors import BadInput
 from envs.locate import check_can_render, find_image
+from envs.make import EnvConfig, make_single
 from envs.observations import Frames
 from envs.scores import CRAFTER_ACHIEVEMENTS
-from envs.vector import EnvConfig, make_single
 
 IMAGE = Box(0, 255, (32, 32, 3), np.uint8)
 GREY = Box(0, 1, (32, 32), np.float32)
@@ -65,10 +65,10 @@ def test_where_the_image_is(space, pixels, image, path):
     ("space", "pixels", "image", "named"),
     [
         (MANY, "auto", None, "left, right, inner.up; give one"),
-        (MANY, "auto", "lefd", "did you mean left"),
+        (MANY, "auto", "lefd", "its images are left, right, inner.up"),
         (MANY, "auto", "speed", "its images are left, right, inner.up"),
-        (VECTOR, "observation", None, "holds no image.*env.pixels=render"),
-        (IMAGE, "render", "image", "leave one out"),
+        (VECTOR, "observation", None, "holds no such image.*env.pixels=render"),
+        (IMAGE, "render", "image", "env.pixels=render does not show; leave them out"),
         (IMAGE, "rendered", None, "auto, observation, render"),
     ],
 )
@@ -81,9 +81,12 @@ def test_a_layout_is_of_those_with_as_many_axes():
     many = Dict(now=IMAGE, past=Box(0, 255, (32, 32, 3, 4), np.uint8))
     assert find_image(many, "auto", None, "hwcs") == ("past",)
     assert find_image(many, "auto", None, "hwc") == ("now",)
-    with pytest.raises(BadInput, match="env.layout=hw was given, but .* holds no image"):
+    with pytest.raises(BadInput, match="env.layout=hw were given, but .* holds no such image"):
         find_image(many, "auto", None, "hw")
-    with pytest.raises(BadInput, match="env.layout=hwc was given with env.pixels=render"):
+    with pytest.raises(
+        BadInput,
+        match="env.layout=hwc are of an observation, which env.pixels=render does not show",
+    ):
         find_image(IMAGE, "render", None, "hwc")
 
 
@@ -238,7 +241,7 @@ def test_no_range(bounds):
 def test_a_renderer_does_not_swallow_signals():
     """As pygame would, which CartPole is drawn by."""
     code = (
-        "import os, signal; from envs.vector import EnvConfig, make_single\n"
+        "import os, signal; from envs.make import EnvConfig, make_single\n"
         "make_single(EnvConfig(id='CartPole-v1'), 0).reset()\n"
         "os.kill(os.getpid(), signal.SIGTERM)"
     )

@@ -1,16 +1,12 @@
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError
 
-import envs.make
 from envs.config import EnvConfig
 from envs.errors import BadInput
 from envs.games.catch import CatchEnv
@@ -51,7 +47,7 @@ def test_an_ended_episode_is_reset_by_the_next_step():
 
 def test_in_process_and_parallel_are_the_same():
     """Crafter with episodes of 25 steps, so that every kind of step is among them."""
-    seeds = [0, 1, 2]
+    seeds = [0, 1]
     kwargs = {"length": 25}
     envs = [
         make_vector(EnvConfig(kwargs=kwargs, parallel=parallel), seeds)
@@ -62,14 +58,14 @@ def test_in_process_and_parallel_are_the_same():
         one, other = (env.reset() for env in envs)
         np.testing.assert_array_equal(one[0], other[0])
         ends = 0
-        for _ in range(80):
+        for _ in range(54):
             action = actions.integers(17, size=len(seeds))
             one, other = (env.step(action) for env in envs)
             for left, right in zip(one[:4], other[:4]):
                 np.testing.assert_array_equal(left, right)
             assert str(one[4]) == str(other[4])
             ends += int((one[2] | one[3]).sum())
-        assert ends == 9
+        assert ends == 4
     finally:
         for env in envs:
             env.close()
@@ -125,14 +121,6 @@ def test_infos_that_cannot_be_merged(parallel: bool):
         del gymnasium.registry["Telling-v0"]
 
 
-def test_no_checker_in_training():
-    env, wrappers = make_single(CATCH, 0), []
-    while isinstance(env, gymnasium.Wrapper):
-        wrappers.append(type(env).__name__)
-        env = env.env
-    assert wrappers == ["SeededEpisodes", "Guarded", "ChooseActions", "Frames", "OrderEnforcing"]
-
-
 def test_arguments_reach_the_game():
     config = EnvConfig(kwargs={"length": 2, "render_mode": "rgb_array"})
     env = make_single(config, 0)
@@ -142,8 +130,16 @@ def test_arguments_reach_the_game():
     assert env.render().shape == (576, 576, 3)
 
 
+def test_a_checker_would_cost_time_at_each_step():
+    env, wrappers = make_single(CATCH, 0), []
+    while isinstance(env, gymnasium.Wrapper):
+        wrappers.append(type(env).__name__)
+        env = env.env
+    assert wrappers == ["SeededEpisodes", "Guarded", "ChooseActions", "Frames", "OrderEnforcing"]
+
+
 SCRIPT = """
-import gymnasium, numpy, torchrl
+import gymnasium, numpy, torch
 from envs.games.catch import CatchEnv
 from envs.vector import make_vector
 from envs.config import EnvConfig
@@ -151,14 +147,13 @@ from envs.config import EnvConfig
 class Drawing(CatchEnv):
     def reset(self, **arguments):
         observation, info = super().reset(**arguments)
-        self.drawn = numpy.random.random()
+        print(numpy.random.random(), flush=True)
         return observation, info
 
 gymnasium.register("Drawing-v0", "__main__:Drawing")
 if __name__ == "__main__":
     envs = make_vector(EnvConfig(id="Drawing-v0", parallel=True), [0, 1, 2])
     envs.reset()
-    print(len(set(envs.get_attr("drawn"))))
     envs.close()
 """
 
@@ -175,7 +170,7 @@ def test_an_environment_of_a_script(tmp_path):
         timeout=300,
         env=os.environ | paths,
     )
-    assert result.stdout == "3\n", result.stderr
+    assert len(set(result.stdout.split())) == 3, result.stderr
 
 
 def test_processes_know_what_only_this_one_has_registered():
@@ -191,66 +186,44 @@ def test_processes_know_what_only_this_one_has_registered():
     assert ends == [[False, False]] * 3 + [[True, True]]
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_an_unknown_name_is_refused_with_the_nearest(parallel: bool):
-    with pytest.raises(BadInput, match="'deltadream/Crafer-v1'.*deltadream/Crafter-v1"):
-        make_vector(EnvConfig(id="deltadream/Crafer-v1", parallel=parallel), [0])
-
-
-@pytest.mark.parametrize(
-    "id", ["zzzzzzzz-v0", "not an id", "no_such_module:Game-v0", "envs.games.catch:zzzz-v0"]
-)
-def test_a_name_like_no_other_is_refused(id: str):
-    with pytest.raises(BadInput, match=id) as refusal:
-        make_single(EnvConfig(id=id), 0)
-    assert ": (" not in str(refusal.value)
-
-
 @pytest.mark.parametrize(
     ("id", "named"),
     [
+        ("deltadream/Crafer-v1", "'deltadream/Crafer-v1': did you mean deltadream/Crafter-v1"),
         ("CARTPOLE-V1", "did you mean CartPole-v1"),
+        ("zzzzzzzz-v0", r"'zzzzzzzz-v0'; gymnasium.pprint_registry\(\) lists"),
+        ("no_such_module:Game-v0", "no_such_module .* cannot be imported: ModuleNotFoundError"),
         ("./games/mine.py:Mine-v0", "names a file; .*env.id=mine:Mine-v0"),
         ("Taxi-v3", "Please use `Taxi-v4` instead; change env.id"),
+        ("PongNoFrameskip-v4", r"Atari's Pong \(env.id=deltadream/Atari-v0 env.game=Pong\)"),
+        ("montezuma_revenge", "did you mean Atari's MontezumaRevenge "),
+        ("ALE/Pong-v5", r"did you mean ale_py:ALE/Pong-v5\?"),
+        ("MiniGrid-Empty-5x5-v0", r"did you mean minigrid:MiniGrid-Empty-5x5-v0\?"),
+        ("MinAtar/Breakout-v1", r"did you mean minatar.gym:MinAtar/Breakout-v1\?"),
     ],
 )
-def test_a_name_almost_right(id, named, recwarn):
-    """One sentence, and no warning besides."""
+def test_a_name_that_is_not_known(id, named, monkeypatch):
+    """As it is mistyped, or as another package's documentation writes it."""
+    monkeypatch.delitem(gymnasium.registry, id, raising=False)  # another test may have imported it
     with pytest.raises(BadInput, match=named):
         make_single(EnvConfig(id=id), 0)
-    assert not recwarn.list
 
 
-def test_a_warning_is_given_once():
-    envs.make._warned.clear()
-    for expected in (1, 0):
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            make_single(EnvConfig(id="CartPole-v0"), 0).close()
-        assert sum("out of date" in str(warning.message) for warning in warned) == expected
-
-
-def test_unknown_arguments_are_refused():
-    with pytest.raises(BadInput, match="unexpected keyword argument 'lenght'"):
-        make_vector(EnvConfig(kwargs={"lenght": 3}), [0])
-
-
-def test_the_games_own_refusal_comes_through():
-    with pytest.raises(BadInput, match="^Crafter was given length=0"):
-        make_vector(EnvConfig(kwargs={"length": 0}), [0])
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"lenght": 3}, "unexpected keyword argument 'lenght'"),
+        ({"length": 0}, "^Crafter was given length=0"),
+    ],
+)
+def test_arguments_are_refused(kwargs, named):
+    with pytest.raises(BadInput, match=named):
+        make_vector(EnvConfig(kwargs=kwargs), [0])
 
 
 def test_no_seed_is_refused():
     with pytest.raises(BadInput, match="seed"):
         make_vector(CATCH, [])
-
-
-def test_the_config_is_structured_for_hydra():
-    schema = OmegaConf.structured(EnvConfig)
-    merged = OmegaConf.merge(schema, {"kwargs": {"length": 7}, "parallel": True})
-    assert OmegaConf.to_object(merged) == EnvConfig(kwargs={"length": 7}, parallel=True)
-    with pytest.raises(ConfigKeyError, match="paralel"):
-        OmegaConf.merge(schema, {"paralel": True})
 
 
 class Painter(gymnasium.Env):
@@ -263,8 +236,6 @@ class Painter(gymnasium.Env):
     def __init__(self, picture: str, **kwargs):
         if picture == "no render_mode" and kwargs:
             raise TypeError("an unexpected keyword argument 'render_mode'")
-        if picture == "no list":
-            self.metadata = {"render_modes": None}
         self.picture, self.render_mode = picture, kwargs.get("render_mode")
 
     def reset(self, *, seed=None, options=None):
@@ -278,7 +249,7 @@ class Painter(gymnasium.Env):
         return np.zeros((8, 9, 3), np.uint8) if self.picture == "array" else None
 
 
-@pytest.mark.parametrize("picture", ["array", "none", "error", "exit", "no render_mode", "no list"])
+@pytest.mark.parametrize("picture", ["array", "none", "error", "exit", "no render_mode"])
 def test_rendered_for_people_if_it_can_be(picture: str):
     if "Painter-v0" not in gymnasium.registry:
         gymnasium.register("Painter-v0", Painter)
@@ -287,10 +258,8 @@ def test_rendered_for_people_if_it_can_be(picture: str):
 
 
 def test_a_module_that_registers_when_it_is_asked(tmp_path, monkeypatch):
-    """Once."""
     (tmp_path / "asked_for.py").write_text(
         "import gymnasium\ndef register_envs():\n"
-        "    assert 'Asked-v0' not in gymnasium.registry\n"
         "    gymnasium.register('Asked-v0', 'envs.games.catch:CatchEnv')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -315,30 +284,7 @@ def test_a_module_of_another_name_is_not_taken_for_it(tmp_path, monkeypatch, nam
     (tmp_path / f"{name}.py").write_text("raise AssertionError\n")
     with pytest.raises(
         BadInput,
-        match=rf"^env.id={name}:Mine-v0 would take {name} from .*, and not from .*{name}.py; "
+        match=rf"^env.id={name}:Mine-v0 would take {name} from .*, and not from {tmp_path}; "
         rf"give that another name.$",
     ):
         make_single(EnvConfig(id=f"{name}:Mine-v0"), seed=0)
-
-
-@pytest.mark.parametrize(
-    ("id", "game"),
-    [("PongNoFrameskip-v4", "Pong"), ("BreakoutDeterministic-v4", "Breakout"), ("Pong-ramNoFrameskip-v4", "Pong"),
-     ("SpaceInvaders-ram-v0", "SpaceInvaders"), ("MsPacman-v5", "MsPacman"), ("montezuma_revenge", "MontezumaRevenge")],
-)  # fmt: skip
-def test_a_game_by_another_name_of_ale(id, game, monkeypatch):
-    monkeypatch.delitem(gymnasium.registry, id, raising=False)
-    with pytest.raises(
-        BadInput,
-        match=f"did you mean Atari's {game} \\(env.id=deltadream/Atari-v0 env.game={game}\\)\\?",
-    ):
-        make_single(EnvConfig(id=id), seed=0)
-
-
-@pytest.mark.parametrize("id", ["ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "MinAtar/Breakout-v1"])
-def test_an_id_without_its_package(id, monkeypatch):
-    """As the package's own documentation writes it."""
-    monkeypatch.delitem(gymnasium.registry, id, raising=False)  # another test may have imported it
-    package = {"A": "ale_py", "M": "min"}[id[0]]
-    with pytest.raises(BadInput, match=f"did you mean {package}[a-z.]*:{id}\\?"):
-        make_single(EnvConfig(id=id), seed=0)
