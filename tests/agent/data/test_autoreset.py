@@ -5,7 +5,7 @@ No frame of another episode stands among an episode's own.
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
@@ -13,7 +13,7 @@ from agent.config import ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
 from envs.actions import ChooseActions
-from tests.agent.conftest import ACTIONS, SIZE, SPACES
+from tests.agent.conftest import SIZE, SPACES
 
 LIMIT = 6
 
@@ -22,7 +22,7 @@ class Counting(gymnasium.Env):
     """Frames show the episode above and the step below; every third episode terminates."""
 
     observation_space = Box(0, 255, (SIZE, SIZE, 3), np.uint8)
-    action_space = Discrete(ACTIONS)
+    action_space = MultiDiscrete(SPACES.actions)
 
     def __init__(self) -> None:
         self.episode = 0
