@@ -1,5 +1,7 @@
 """Any image -> a frame: square, channels last, uint8."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium.spaces import Box, MultiBinary, Space
 from PIL import Image
@@ -34,12 +36,13 @@ def is_image(space: Space, layout: str | None = None, has_range: bool = False) -
 
 def is_bounded(space: Box) -> bool:
     """Whether a space's bounds mean something. The ends of a wide type stand for no bounds."""
-    if np.issubdtype(space.dtype, np.floating):
+    dtype: Any = space.dtype
+    if np.issubdtype(dtype, np.floating):
         limit = UNBOUNDED
-    elif space.dtype.itemsize <= 2:
+    elif dtype.itemsize <= 2:
         return True
     else:
-        limit = min(np.iinfo(space.dtype).max, EXACT)
+        limit = min(np.iinfo(dtype).max, EXACT)
     bounds = np.stack([space.low, space.high]).astype(np.float64)
     return bool((np.abs(bounds) < limit).all())
 
@@ -72,7 +75,7 @@ def usual_layout(shape: tuple[int, ...]) -> str:
     return "hwcs" if are_equal or are_larger else "s" + usual_layout(shape[1:])
 
 
-def is_picture(rendered: object) -> bool:
+def is_picture(rendered: Any) -> bool:
     """Whether what `render()` gave is a picture for people, [h, w, 3] uint8."""
     is_bytes = isinstance(rendered, np.ndarray) and rendered.dtype == np.uint8
     return is_bytes and rendered.ndim == rendered.shape[-1] == 3

@@ -98,7 +98,7 @@ def key_map(names: Sequence[str], rest: int = 0) -> KeyMap:
         names: of the actions.
         rest: the action without a key, where each has one.
     """
-    combinations = [(key,) for key in OTHERS[: len(names)]]
+    combinations: list[tuple[str, ...]] = [(key,) for key in OTHERS[: len(names)]]
     for known in (CATCH, CRAFTER, ATARI):
         if set(names) <= set(known):
             combinations = [known[name] for name in names]

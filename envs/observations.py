@@ -73,15 +73,15 @@ class Frames(gymnasium.Wrapper):
         return frame, float(reward), bool(terminated), bool(truncated), _used(info)
 
     def _frame(self, observation: Any) -> np.ndarray:
-        is_rendered, space = self._path is None, self._read.space
-        given = self.env.render() if is_rendered else part_at(observation, self._path)
+        path, space = self._path, self._read.space
+        given = self.env.render() if path is None else part_at(observation, path)
         image = np.asarray(given)
         if self._read.is_native:  # any value of its type is in its space
             is_right = image.shape == space.shape and image.dtype == space.dtype
         else:
             is_right = space.contains(image)
         if not is_right:
-            did = "rendered an image" if is_rendered else "returned an observation"
+            did = "rendered an image" if path is None else "returned an observation"
             raise self._refusal(f"it {did} {_described(given)}, but its space is {short(space)}")
         return image if self._read.is_native else self._read(image)
 
@@ -89,7 +89,7 @@ class Frames(gymnasium.Wrapper):
         """The space of what it renders."""
         try:
             self.env.reset(seed=0)
-            image = self.env.render()
+            image: Any = self.env.render()
         except (Exception, SystemExit) as error:
             raise BadInput(
                 f"The environment {self._name} cannot be rendered: {describe(error)}; correct it, "
@@ -144,7 +144,8 @@ def _narrowed(space: ImageSpace, bounds: list[float]) -> Box:
             f"env.range={bounds} was given for images of {short(space)}; give [least, most], "
             "two numbers of their type."
         )
-    return Box(*bounds, space.shape, space.dtype)
+    dtype: Any = space.dtype
+    return Box(bounds[0], bounds[1], space.shape, dtype)
 
 
 def _is_finite(reward: Any) -> bool:

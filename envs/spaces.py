@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import gymnasium
+from gymnasium.spaces import Box, MultiDiscrete
 
 FEW = 8  # factors, which a person is shown one by one
 
@@ -26,8 +28,9 @@ class Spaces:
     @classmethod
     def of(cls, env: gymnasium.Env) -> "Spaces":
         """Those of an environment with pictures `[H, H, C]` and MultiDiscrete actions."""
-        size, _, channels = env.observation_space.shape
-        return cls(channels, size, tuple(map(int, env.action_space.nvec)))
+        frames, actions = cast(Box, env.observation_space), cast(MultiDiscrete, env.action_space)
+        size, _, channels = frames.shape
+        return cls(channels, size, tuple(map(int, actions.nvec)))
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -142,8 +142,8 @@ def _play(config: EnvConfig, seed: int, steps: int) -> tuple[list[_Seen], dict[s
                     frame, info = env.reset()
                     seen.append(_Seen(frame.copy()))
                     failures += info.get("failures", [])
-                frame, *outcome, info = env.step(env.action_space.sample())
-                seen.append(_Seen(frame.copy(), *outcome))
+                frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
+                seen.append(_Seen(frame.copy(), float(reward), terminated, truncated))
                 failures += info.get("failures", [])
         except EnvironmentFailed as error:
             raise BadInput(f"{error.what}; correct it.") from error

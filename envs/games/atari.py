@@ -85,7 +85,7 @@ class AtariEnv(gymnasium.Env):
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(FRAME_RATE / frame_skip)}
 
-        self._rom = ale_py.roms.get_rom_path(_rom_name(game))
+        self._rom: Any = ale_py.roms.get_rom_path(_rom_name(game))
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # for its banner at each ROM
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", sticky_actions)
@@ -160,11 +160,9 @@ class AtariEnv(gymnasium.Env):
 
     def _observation(self) -> np.ndarray:
         """`[size, size, 3]` uint8 from the screens that were seen last."""
-        size = self.size, self.size
-        pictures = [
-            Image.fromarray(screen).resize(size, Image.Resampling.BILINEAR) for screen in self._seen
-        ]
-        return np.maximum(pictures[0], pictures[-1])
+        size, bilinear = (self.size, self.size), Image.Resampling.BILINEAR
+        pictures = [Image.fromarray(screen).resize(size, bilinear) for screen in self._seen]
+        return np.maximum(np.asarray(pictures[0]), np.asarray(pictures[-1]))
 
     def _info(self) -> dict[str, Any]:
         return {

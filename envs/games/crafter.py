@@ -106,7 +106,7 @@ class _OrderedWorld(crafter.engine.World):
 
     def reset(self, seed: int | None = None) -> None:
         super().reset(seed)
-        self._chunks = collections.defaultdict(_OrderedSet)
+        self._chunks: Any = collections.defaultdict(_OrderedSet)
 
 
 class _OrderedSet(dict):
