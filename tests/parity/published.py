@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from agent.config.policies import CnnLstmPolicyConfig
 from agent.config.quantizers import CosineEmaConfig
 from agent.config.tokenizers import DeltaTokenizerConfig
 from agent.config.world_models import DeltaDynamicsConfig
+
+DATA = Path(__file__).parent / "data"
 
 # Published name -> ours, tried in order; each rule rewrites a part of the name. Structure, which is
 # not a weight (attention masks, positions of the heads), has no counterpart.
@@ -60,49 +64,38 @@ RULES = [
 ]
 
 
-def our_name(published: str) -> str | None:
-    """Our name of a published tensor, None for structure.
-
-    Query, key and value are parts of one of ours.
-    """
-    if STRUCTURE.fullmatch(published):
-        return None
-    for pattern, replacement in RULES:
-        published = re.sub(pattern, replacement, published)
-    return published
+def described(name: str) -> dict[str, Any]:
+    """What data/NAME.json tells of a published model: params, state_dict, num_actions."""
+    return json.loads((DATA / f"{name}.json").read_text())
 
 
 def our_state_dict(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the published layout -> that of our `Agent`, strict on both sides."""
     ours: dict[str, Tensor] = {}
     for name, tensor in published.items():
-        if (renamed := our_name(name)) is not None:
-            ours[renamed] = tensor
-    for name in [n for n in ours if ".attention.query." in n]:
-        parts = [
-            ours.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")
-        ]
+        if STRUCTURE.fullmatch(name):
+            continue
+        for pattern, replacement in RULES:
+            name = re.sub(pattern, replacement, name)
+        ours[name] = tensor
+    for name in [n for n in ours if ".attention.query." in n]:  # parts of one of ours
+        parts = [ours.pop(name.replace(".query.", f".{x}.")) for x in ("query", "key", "value")]
         ours[name.replace(".query.", ".query_key_value.")] = torch.cat(parts)
     return ours
 
 
 def _conv(published: Mapping[str, Any]) -> ConvConfig:
-    return ConvConfig(
-        base=published["num_channels"], mult=list(published["mult"]), down=list(published["down"])
-    )
+    mult, down = list(published["mult"]), list(published["down"])
+    return ConvConfig(base=published["num_channels"], mult=mult, down=down)
 
 
 def our_config(params: Mapping[str, Any]) -> AgentConfig:
     """The published hyperparameters ("params" of the JSON files) -> our config."""
-    tokenizer, world_model, actor_critic = (
-        params["tokenizer"],
-        params["world_model"],
-        params["actor_critic"],
+    tokenizer, world_model, actor_critic = map(
+        params.get, ("tokenizer", "world_model", "actor_critic")
     )
-    transformer, policy = (
-        world_model["transformer_config"],
-        actor_critic["model"]["frame_encoder_config"],
-    )
+    transformer = world_model["transformer_config"]
+    policy = actor_critic["model"]["frame_encoder_config"]
     return AgentConfig(
         tokenizer=DeltaTokenizerConfig(
             conv=_conv(tokenizer["encoder_config"]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -13,8 +11,7 @@ from agent.config import TrainConfig
 from agent.training.components import PARTS, make_learner
 from agent.training.costs import count_costs, noise
 from envs.spaces import Spaces
-from tests.parity.conftest import DATA
-from tests.parity.published import our_config
+from tests.parity.published import described, our_config
 
 # Batch and steps of tokenizer and dynamics, batch of the policy.
 SIZES = {"crafter": ((32, 21), (32, 21), 86), "atari": ((16, 21), (64, 26), 64)}
@@ -29,12 +26,17 @@ LAUNCHES = {"crafter": (431, 380, 6874), "atari": (431, 372, 8953)}
 
 def configuration(name: str) -> tuple[TrainConfig, int]:
     """The published one, and the number of actions of its checkpoint."""
-    description = json.loads((DATA / f"official_{name}_checkpoint.json").read_text())
+    description, (tokenizer, dynamics, policy) = (
+        described(f"official_{name}_checkpoint"),
+        SIZES[name],
+    )
     c = TrainConfig()
     c.agent = our_config(description["params"])
-    (c.tokenizer.batch, c.tokenizer.steps), (c.dynamics.batch, c.dynamics.steps), c.policy.batch = (
-        SIZES[name]
+    (c.tokenizer.batch, c.tokenizer.steps), (c.dynamics.batch, c.dynamics.steps) = (
+        tokenizer,
+        dynamics,
     )
+    c.policy.batch = policy
     return c, description["num_actions"]
 
 
