@@ -189,14 +189,22 @@ class DeltaWorld(World[DeltaLatent]):
         positions: Positions,
         select: Select,
     ) -> tuple[Tensor, ...]:
-        """The step itself: the next latent, tokens and action features."""
-        frames = pixels(latent.frames)  # once, for dynamics and decoder
+        """The step itself: the next latent, tokens and action features.
+
+        positions: of what is pending, I-token and action, and all Δ-tokens but the last.
+        """
+        dynamics, frames = self.dynamics, pixels(latent.frames)  # once, for dynamics and decoder
         for_dynamics, for_decoder = self.features(latent, frames)
-        before = self.dynamics.embed_actions(for_dynamics, actions)
+        before = dynamics.embed_actions(for_dynamics, actions)
         inputs = torch.cat([latent.pending, *before], dim=1)
-        tokens, pending, at_action = self.predict_tokens(inputs, cache, positions, select)
+        chosen, outputs = [], []
+        for here in positions.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
+            outputs.append(dynamics.transformer(inputs, cache, here))
+            chosen.append(select(dynamics.token_head(outputs[-1])))
+            inputs = dynamics.token_embedding(chosen[-1]).unsqueeze(1)
+        tokens = torch.stack(chosen, dim=1)
         decoded = self.tokenizer.decode(frames, actions, tokens, for_decoder)
-        return *self.latent(decoded, pending), tokens, at_action
+        return *self.latent(decoded, inputs), tokens, outputs[0]
 
     # Every shape is the same at every step: one compiled body serves a whole rollout.
     _imagine_once = compiled_once(_imagine)
@@ -207,28 +215,6 @@ class DeltaWorld(World[DeltaLatent]):
         frames: their `pixels`.
         """
         return frames, None
-
-    def predict_tokens(
-        self, inputs: Tensor, cache: Cache, positions: Positions, select: Select
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Δ-tokens, one after another.
-
-        Args:
-            inputs: [B, n, width], up to the action.
-            cache: Of the transformer, written in place.
-            positions: Of the inputs and of all tokens but the last.
-            select: Chooses a token from its logits.
-
-        Returns:
-            Tokens [B, K] int64, the last one's embedding [B, 1, width], and what the transformer
-            gave at the action [B, width].
-        """
-        dynamics, tokens, outputs = self.dynamics, [], []
-        for here in positions.split([inputs.shape[1]] + [1] * (dynamics.tokens - 1)):
-            outputs.append(dynamics.transformer(inputs, cache, here))
-            tokens.append(select(dynamics.token_head(outputs[-1])))
-            inputs = dynamics.token_embedding(tokens[-1]).unsqueeze(1)
-        return torch.stack(tokens, dim=1), inputs, outputs[0]
 
     def frames(self, latent: DeltaLatent) -> Tensor:
         return latent.frames
