@@ -34,9 +34,7 @@ def check_equal(one: Path, other: Path) -> None:
         assert state == states[1][name], name
     rows = [
         {
-            name: torch.cat(
-                [checkpoint.read_rows(saved.run, chunk)[name] for chunk in saved.chunks]
-            )
+            name: torch.cat([saved.rows(chunk)[name] for chunk in saved.chunks])
             for name in ("frames", "actions", "rewards")
         }
         for saved in (ours, theirs)

@@ -74,7 +74,7 @@ def measure(agent: Agent, replay: Replay, config: TrainConfig) -> dict[str, floa
     decoded_error = copied_error = cross_entropy = 0.0
     transitions = 0
     for _ in range(math.ceil(replay.steps_added / (spec.batch * spec.steps)) * 2):  # they overlap
-        segment = replay.sample("test", *spec, count=False).to(agent.device)
+        segment = replay.sample("test", spec, count=False).to(agent.device)
         real = segment.mask[:, :-1].flatten()
         before, after = segment.frames[:, :-1], segment.frames[:, 1:]
         frames, following, decoded = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,15 +20,18 @@ from envs.scores import CRAFTER_ACHIEVEMENTS
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished episode: its environment's place in the vector, and its last step's `info_of`.
+    """A finished episode.
 
-    is_broken: the environment failed, and ended it before its end
+    Attributes:
+        env: its environment's number in the vector.
+        achievements: Crafter's counts by name; None of other environments.
+        is_broken: the environment failed, and ended it before its end.
     """
 
     env: int
     total_reward: float
     length: int
-    info: dict[str, Any]
+    achievements: dict[str, int] | None = None
     is_broken: bool = False
 
 
@@ -64,7 +66,7 @@ class Player:
     Attributes:
         broken: [N] bool, where the last step failed: it does not count, and ended the episode.
         failures: What the environments reported of their restarts (envs/failures.py).
-        begun: [N], the episodes begun after the first.
+        number: [N], of the running episodes; the first ones are 0.
     """
 
     def __init__(self, envs: VectorEnv, agent: Agent) -> None:
@@ -77,7 +79,7 @@ class Player:
         self.done = np.zeros(envs.num_envs, bool)
         self.total_reward = np.zeros(envs.num_envs)
         self.lengths = np.zeros(envs.num_envs, np.int64)  # of the running episodes
-        self.begun = np.zeros(envs.num_envs, np.int64)
+        self.number = np.zeros(envs.num_envs, np.int64)
 
     def step(
         self, choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -94,43 +96,23 @@ class Player:
         self.broken = info["_failures"] & ~self.done if failures else np.zeros_like(self.done)
         self.total_reward = np.where(self.done, 0.0, self.total_reward + rewards)
         self.lengths = np.where(self.done, 0, self.lengths + ~self.broken)
-        self.begun += self.done
+        self.number += self.done
         # The frame that an environment shows now is the first one of its next episode.
         begins = torch.from_numpy(self.done).to(self.state.device)[:, None]
         self.state = torch.where(begins, 0.0, self.state)
         self.done = terminated | truncated
-        episodes = [
-            Episode(
-                env,
-                float(self.total_reward[env]),
-                int(self.lengths[env]),
-                info_of(info, env),
-                bool(self.broken[env]),
-            )
-            for env in np.flatnonzero(self.done).tolist()
-        ]
-        return row, episodes
+        return row, [self._episode(env, info) for env in np.flatnonzero(self.done).tolist()]
 
-
-def info_of(info: dict[str, Any], env: int) -> dict[str, Any]:
-    """What is used of one environment's info: Crafter's achievements, from those of all."""
-    counts = info.get("achievements")
-    if not isinstance(counts, dict) or not info["_achievements"][env]:
-        return {}
-    if not set(counts).issuperset(CRAFTER_ACHIEVEMENTS):
-        return {}
-    return {"achievements": {name: counts[name][env] for name in CRAFTER_ACHIEVEMENTS}}
-
-
-def to_json(episode: Episode) -> dict[str, Any]:
-    """Its fields, with that part of `info` that is reported (`achievements_of`)."""
-    achievements = achievements_of([episode])
-    info = (
-        {"achievements": {name: int(count) for name, count in achievements[0].items()}}
-        if achievements
-        else {}
-    )
-    return dataclasses.asdict(episode) | {"info": info}
+    def _episode(self, env: int, info: dict[str, Any]) -> Episode:
+        counts = info.get("achievements")
+        has_counts = counts is not None and info["_achievements"][env]
+        return Episode(
+            env,
+            float(self.total_reward[env]),
+            int(self.lengths[env]),
+            {name: int(counts[name][env]) for name in CRAFTER_ACHIEVEMENTS} if has_counts else None,
+            bool(self.broken[env]),
+        )
 
 
 def failures_in(info: dict[str, Any]) -> list[str]:
@@ -139,23 +121,23 @@ def failures_in(info: dict[str, Any]) -> list[str]:
 
 
 def achievements_of(episodes: list[Episode]) -> list[dict[str, int]] | None:
-    """Name -> count of each episode; None if the environment has not Crafter's achievements."""
-    counts = [episode.info.get("achievements") for episode in episodes]
-    return counts if counts and all(counts) else None
+    """The counts of each episode; None if one has none."""
+    counts = [episode.achievements for episode in episodes if episode.achievements is not None]
+    return counts if counts and len(counts) == len(episodes) else None
 
 
 class Collector:
-    """Plays into the replay. restarts: of environments that failed, so far"""
+    """Plays into the replay.
+
+    Attributes:
+        restarts: of environments that failed, so far.
+        abandoned: whether a step failed in some environments only. Then all begin new episodes.
+    """
 
     def __init__(self, envs: VectorEnv, agent: Agent, replay: Replay, epsilon: float) -> None:
-        self.player, self.agent, self.replay, self.epsilon = (
-            Player(envs, agent),
-            agent,
-            replay,
-            epsilon,
-        )
+        self.player, self.agent = Player(envs, agent), agent
+        self.replay, self.epsilon = replay, epsilon
         self.restarts = 0
-        self.first = np.zeros(envs.num_envs, np.int64)  # numbers of the player's first episodes
         self.abandoned = False
 
     def collect(
@@ -171,8 +153,11 @@ class Collector:
         No environment waits for another. What environments report of restarts is printed at once.
 
         Args:
-            random: Whether actions are random, or the policy's with ε-exploration.
-            episodes: A list to append to as episodes end, so that none is lost if an environment
+            steps: of all environments together.
+            random: whether actions are random, or the policy's with ε-exploration.
+            progress: called with the number of steps that were taken.
+            stop: asked before each step.
+            episodes: a list to append to as episodes end, so that none is lost if an environment
                 fails.
 
         Returns:
@@ -189,15 +174,12 @@ class Collector:
             taken = int(row.is_step.sum() - self.player.broken.sum())
             collected += taken
             progress(taken)
-            self.tell_failures()
+            for failure in self.player.failures:
+                tqdm.write(failure)
+            self.restarts += len(self.player.failures)
+            self.player.failures = []
             episodes += ended
         return episodes
-
-    def tell_failures(self) -> None:
-        for failure in self.player.failures:
-            tqdm.write(failure)
-        self.restarts += len(self.player.failures)
-        self.player.failures = []
 
     def _random(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         # The policy has seen nothing when it takes over, as at an episode's start.
@@ -218,9 +200,7 @@ class Collector:
         """(tensors, JSON-able rest), enough to bring the environments back to where they stand."""
         player = self.player
         if self.abandoned:
-            positions = [
-                [number + 1, number, []] for number in (self.first + player.begun).tolist()
-            ]
+            positions = [[number + 1, number, []] for number in player.number.tolist()]
         else:
             positions = [list(position) for position in player.envs.get_attr("position")]
         tensors = {
@@ -240,27 +220,27 @@ class Collector:
             environment, or it was lost and has not said so yet). Then the running episodes are cut
             in the replay and new ones begin.
         """
-        player = self.player
+        player, done = self.player, tensors["done"]
         positions = [tuple(position) for position in rest["positions"]]
         player.envs.set_attr("resume_from", positions)
         observations, info = player.envs.reset()
         player.failures = failures_in(info)
-        player.frames, done = to_frames(observations), tensors["done"]
+        player.frames = to_frames(observations)
         # An environment cannot show again how a broken episode ended, if the next has not begun.
-        broken = torch.tensor([began > episode for began, episode, _ in positions])
+        broken = torch.tensor([first > episode for first, episode, _ in positions])
         player.frames[broken] = tensors["frames"][broken]
-        stands = (
+        is_restored = (
             torch.equal(player.frames, tensors["frames"])
             and list(player.envs.get_attr("position")) == positions
+            and not bool((broken & ~done).any())
         )
-        if not stands or bool((broken & ~done).any()):
+        if is_restored:
+            player.state = tensors["state"].to(self.agent.device)
+            player.done = done.numpy().copy()
+            player.total_reward = tensors["total_reward"].numpy().copy()
+            player.lengths = tensors["lengths"].numpy().copy()
+        else:
             self.replay.cut_running()
-            self.player = Player(player.envs, self.agent)
-        self.first = np.array([episode for _, episode, _ in player.envs.get_attr("position")])
-        if self.player is not player:
-            return False
-        player.state = tensors["state"].to(self.agent.device)
-        player.done = done.numpy().copy()
-        player.total_reward = tensors["total_reward"].numpy().copy()
-        player.lengths = tensors["lengths"].numpy().copy()
-        return True
+            player = self.player = Player(player.envs, self.agent)
+        player.number = np.array([episode for _, episode, _ in player.envs.get_attr("position")])
+        return is_restored

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from agent.config import ReplayConfig
-from agent.data.sampler import Anchor, Draw, EpisodeSampler, EpisodeTable
+from agent.data.sampler import Draw, EpisodeTable, SampleSpec, draw
 from agent.segment import Segment
 from envs.errors import BadInput
 from envs.spaces import Spaces
@@ -26,7 +26,7 @@ class Replay:
     """The newest `capacity` rows of `num_envs` environments, sampled as segments.
 
     Args:
-        config: capacity in rows, kind of storage, and the exponent of the sampler.
+        config: capacity in rows, kind of storage, and the exponent of the draws.
         num_envs: N, environments that are played side by side.
         spaces: of the environments.
         seed: of the draws.
@@ -40,7 +40,8 @@ class Replay:
     Attributes:
         columns: `frames` [R, C, H, W] uint8, `actions` [R, F] int64 and `rewards` [R] float32.
             Vector step v of environment e is row (v * N + e) mod R.
-        steps_added: Number of steps ever added.
+        table: the episodes that the rows belong to.
+        steps_added: number of steps ever added.
     """
 
     def __init__(
@@ -54,10 +55,9 @@ class Replay:
     ) -> None:
         self.check_fits(config, num_envs, spaces, scratch_dir, device)
         self.device = device if config.storage == "device" else CPU
-        self.num_envs = num_envs
-        self.spaces = spaces
+        self.num_envs, self.alpha = num_envs, config.alpha
         self.table = EpisodeTable(num_envs, config.capacity // num_envs)
-        self.sampler = EpisodeSampler(self.table, config.alpha, seed)
+        self.rng = np.random.default_rng(seed)
         self.steps_added = 0
         self._written = 0  # vector steps; fewer than the table knows while rows are being loaded
         size = self.table.ring_steps * num_envs
@@ -66,24 +66,12 @@ class Replay:
             "actions": ((size, len(spaces.actions)), torch.int64),
             "rewards": ((size,), torch.float32),
         }
-        if config.storage != "memmap":
-            self.columns = {
-                name: torch.zeros(shape, dtype=dtype, device=self.device)
-                for name, (shape, dtype) in kinds.items()
-            }
-            return
-        try:
-            self.columns = {
-                name: zeros_on_disk(shape, dtype, scratch_dir)
-                for name, (shape, dtype) in kinds.items()
-            }
-        except OSError as error:
-            needed = self.bytes_needed(config, num_envs, spaces)
-            raise BadInput(
-                f"replay.capacity={config.capacity} needs {needed / 1e9:.2f} GB of disk in "
-                f"{scratch_dir or tempfile.gettempdir()}, which could not be taken "
-                f"({error.strerror}); lower replay.capacity or free some space."
-            ) from error
+        self.columns = {
+            name: zeros_on_disk(shape, dtype, scratch_dir)
+            if config.storage == "memmap"
+            else torch.zeros(shape, dtype=dtype, device=self.device)
+            for name, (shape, dtype) in kinds.items()
+        }
 
     @staticmethod
     def bytes_needed(config: ReplayConfig, num_envs: int, spaces: Spaces) -> int:
@@ -105,27 +93,24 @@ class Replay:
             raise BadInput(
                 f"replay.capacity={config.capacity} holds no step; give {2 * num_envs} or more."
             )
-        if config.storage == "device" and device.type == "cuda":
-            free, place = torch.cuda.mem_get_info(device)[0], f"memory of {device}"
-            free //= 2  # the other half is for the updates
-            remedy = "lower replay.capacity or set replay.storage=memory"
-        elif config.storage != "memmap":
-            free, place = psutil.virtual_memory().available, "memory"
-            remedy = "lower replay.capacity or set replay.storage=memmap"
+        if config.storage == "memmap":
+            place = f"disk in {scratch_dir or tempfile.gettempdir()}"
+            free = psutil.disk_usage(str(scratch_dir or tempfile.gettempdir())).free
+        elif config.storage == "device" and device.type == "cuda":
+            place = f"memory of {device}"
+            free = torch.cuda.mem_get_info(device)[0] // 2  # the other half is for the updates
         else:
-            folder = str(scratch_dir or tempfile.gettempdir())
-            free, place = psutil.disk_usage(folder).free, f"disk in {folder}"
-            remedy = "lower replay.capacity or free some space"
+            place, free = "memory", psutil.virtual_memory().available
         needed = cls.bytes_needed(config, num_envs, spaces)
         if needed > free:
             raise BadInput(
                 f"replay.capacity={config.capacity} needs {needed / 1e9:.2f} GB of {place}, and "
-                f"only {free / 1e9:.2f} GB are free; {remedy}."
+                f"only {free / 1e9:.2f} GB are free; lower it, or choose another replay.storage."
             )
 
     def add(
         self,
-        frames: ArrayLike,
+        frames: Tensor,
         actions: ArrayLike,
         rewards: ArrayLike,
         terminated: ArrayLike,
@@ -142,19 +127,12 @@ class Replay:
             truncated: whether the step ended the episode before its end.
             is_step: False where the environment showed its last frame and was reset; then only the
                 frame counts.
-
-        Raises:
-            ValueError: the frames' shape or type is another, or `is_step` does not follow.
         """
-        frames = torch.as_tensor(frames)
-        expected = (self.num_envs, *self.spaces.frame_shape)
-        if frames.shape != expected or frames.dtype != torch.uint8:
-            raise ValueError(f"frames are {frames.shape} {frames.dtype}; give {expected} uint8.")
-        is_step = np.asarray(is_step, bool)
-        self.table.add(np.asarray(terminated, bool), np.asarray(truncated, bool), is_step)
+        flags = [np.asarray(flag, bool) for flag in (terminated, truncated, is_step)]
+        self.table.add(*flags)
         columns = {"frames": frames, "actions": actions, "rewards": rewards}
         self._write({name: torch.as_tensor(column)[None] for name, column in columns.items()})
-        self.steps_added += int(is_step.sum())
+        self.steps_added += int(flags[2].sum())
 
     def _by_step(self, column: Tensor) -> Tensor:
         """A view [vector steps of the ring, N, ...] of a column."""
@@ -164,9 +142,8 @@ class Replay:
         """Append columns [n, N, ...]."""
         count = len(rows["rewards"])
         steps = torch.arange(self._written, self._written + count, device=self.device)
-        places = steps % self.table.ring_steps
         for name, column in self.columns.items():
-            self._by_step(column)[places] = rows[name].to(column)
+            self._by_step(column)[steps % self.table.ring_steps] = rows[name].to(column)
         self._written += count
 
     @property
@@ -174,59 +151,27 @@ class Replay:
         """Steps that can be sampled now."""
         return int(self.table.usable()[1].clip(0).sum())
 
-    @property
-    def num_episodes(self) -> int:
-        """Episodes that can be sampled now, running ones included."""
-        return int((self.table.usable()[1] > 0).sum())
-
-    def sample(
-        self,
-        component: str,
-        batch_size: int,
-        length: int,
-        anchor: Anchor = "around",
-        count: bool = True,
-    ) -> Segment:
-        """Draw sequences and gather their rows.
-
-        An episode is drawn with probability ∝ (1 / (1 + times `component` drew it))^alpha, then
-        one of its steps t uniformly, then L slots. The probabilities are those at the batch's
-        start.
+    def sample(self, component: str, spec: SampleSpec, count: bool = True) -> Segment:
+        """Draw sequences and gather their rows -> [B, L] where the rows are.
 
         Args:
-            component: who samples.
-            batch_size: B.
-            length: L.
-            anchor: "around" begins at t - U{0..L-1} and may overlap both ends of the episode;
-                "before" ends at t + U{0..L-1}, at most at the final step, and may overlap only
-                the start.
+            component: who samples: draws are counted for each apart.
+            spec: what is drawn (see `agent.data.sampler.draw`).
             count: whether the draws count for the following ones.
-
-        Returns:
-            Segment [B, L] where the rows are.
         """
-        return self.gather(self.draw(component, batch_size, length, anchor, count))
+        return self.gather(self.draw(component, spec, count))
 
-    def draw(
-        self,
-        component: str,
-        batch_size: int,
-        length: int,
-        anchor: Anchor = "around",
-        count: bool = True,
-    ) -> Draw:
+    def draw(self, component: str, spec: SampleSpec, count: bool = True) -> Draw:
         """What `sample` would gather."""
-        if anchor not in ("around", "before"):
-            raise ValueError(f"anchor={anchor!r} is not known; choose 'around' or 'before'.")
-        if self._written < self.table.vector_steps:
-            raise RuntimeError("Rows of the loaded state are missing; bring back all (load_rows).")
-        if self.num_steps == 0:
-            raise RuntimeError("The replay holds no step whose next frame is known; add rows.")
-        return self.sampler.draw(component, batch_size, length, anchor, count)
+        drawn = self.table.drawn(component)
+        episodes, sequences = draw(self.table, drawn, spec, self.alpha, self.rng)
+        if count:
+            np.add.at(drawn, episodes, 1)  # an episode drawn twice counts twice
+        return sequences
 
-    def gather(self, draw: Draw) -> Segment:
+    def gather(self, drawn: Draw) -> Segment:
         """Segment [B, L] of what was drawn; the same again as long as no row is added."""
-        rows, shown, mask, terminated, truncated = (part.to(self.device) for part in draw)
+        rows, shown, mask, terminated, truncated = (part.to(self.device) for part in drawn)
         # index_select takes a twelfth of the time of brackets.
         frames, actions, rewards = (
             column.index_select(0, rows.flatten()).unflatten(0, rows.shape)
@@ -269,28 +214,16 @@ class Replay:
         columns["closed"][:] = True
 
     def rows(self, first: int, stop: int) -> dict[str, Tensor]:
-        """Columns [n, N, ...] of those of the vector steps [first, stop) that are held.
-
-        What was added never changes.
-        """
-        first, stop = max(first, self.table.oldest), min(stop, self._written)
-        steps = torch.arange(first, max(first, stop), device=self.device)
-        places = steps % self.table.ring_steps
-        return {name: self._by_step(c)[places].cpu() for name, c in self.columns.items()}
+        """Columns [n, N, ...] of the vector steps [first, stop), which must be held."""
+        steps = torch.arange(first, stop, device=self.device) % self.table.ring_steps
+        return {name: self._by_step(column)[steps].cpu() for name, column in self.columns.items()}
 
     def load_rows(self, first: int, rows: dict[str, Tensor]) -> None:
         """After `load_state_dict`: bring back what `rows` gave from vector step `first` on.
 
-        Files of rows come in order. What is older than the ring or already here is skipped.
-
-        Raises:
-            ValueError: rows before `first` are missing.
+        Files of rows come in order. What is older than the ring is skipped.
         """
-        skip = self._written - first
-        if skip < 0:
-            raise ValueError(f"Rows begin at vector step {first}; bring {self._written} first.")
-        wanted = slice(skip, max(skip, self.table.vector_steps - first))
-        self._write({name: column[wanted] for name, column in rows.items()})
+        self._write({name: column[self._written - first :] for name, column in rows.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers, numpy arrays [E] (`episodes`) and nested dictionaries; the rows are apart."""
@@ -299,20 +232,14 @@ class Replay:
             "vector_steps": self.table.vector_steps,
             "steps_added": self.steps_added,
             "episodes": {name: column.copy() for name, column in self.table.columns.items()},
-            "rng": self.sampler.state_dict(),
+            "rng": self.rng.bit_generator.state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; then `load_rows`. Raises BadInput if the capacity was another."""
-        ring = [self.table.ring_steps, self.num_envs]
-        if list(state["ring"]) != ring:
-            raise BadInput(
-                f"The saved replay holds {state['ring']} rows (vector steps, environments), this "
-                f"one {ring}; resume with the capacity and the environments it was saved with."
-            )
+        """Take over the state of a replay of the same capacity; then `load_rows`."""
         self.table.load(state["vector_steps"], state["episodes"])
         self.steps_added = state["steps_added"]
-        self.sampler.load_state_dict(state["rng"])
+        self.rng.bit_generator.state = state["rng"]
         self._written = self.table.oldest
 
 

@@ -9,7 +9,7 @@ same: its newest row, whose next frame is still to come, counts as its last obse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -60,36 +60,34 @@ class EpisodeTable:
         return self.columns.setdefault(f"drawn/{component}", np.zeros_like(self.columns["env"]))
 
     def add(self, terminated: NDArray, truncated: NDArray, is_step: NDArray) -> None:
-        """Enter one vector step. All arguments are [N] bool.
-
-        Raises:
-            ValueError: `is_step` does not follow from the step before.
-        """
+        """Enter one vector step. All arguments are [N] bool."""
         idle = np.setdiff1d(np.arange(self.num_envs), self.columns["env"][~self.columns["closed"]])
         if len(idle):
-            self._begin(idle)
+            self._start(idle)
         columns = self.columns
         running = np.flatnonzero(~columns["closed"])
         running = running[columns["env"][running].argsort()]  # one for each environment
-        wrong = np.flatnonzero(is_step == (columns["terminated"] | columns["truncated"])[running])
-        if len(wrong):
-            raise ValueError(
-                f"is_step of environments {wrong.tolist()} is wrong: it must be False exactly in "
-                "the row after a step that terminated or truncated (NEXT_STEP autoreset)."
-            )
         columns["stop"][running] += 1
         columns["terminated"][running] |= terminated & is_step
         columns["truncated"][running] |= truncated & is_step
         columns["closed"][running] = ~is_step
         self.vector_steps += 1
 
-    def _begin(self, envs: NDArray) -> None:
+    def _start(self, envs: NDArray) -> None:
         """Open an episode in each of `envs`; forget those whose rows are gone."""
         keep = (self.usable()[1] > 0) | ~self.columns["closed"]
         new = {"env": envs, "start": self.vector_steps, "stop": self.vector_steps}
         for name, column in self.columns.items():
             added = np.full(len(envs), new.get(name, 0), column.dtype)
             self.columns[name] = np.concatenate([column[keep], added])
+
+
+class SampleSpec(NamedTuple):
+    """What is drawn: `batch` sequences of `steps`, around or before a random step."""
+
+    batch: int
+    steps: int
+    anchor: Anchor
 
 
 class Draw(NamedTuple):
@@ -110,47 +108,44 @@ class Draw(NamedTuple):
     truncated: Tensor
 
 
-class EpisodeSampler:
-    """Draws episodes by how seldom they were drawn, then a sequence of each (Δ-IRIS)."""
+def draw(
+    table: EpisodeTable, drawn: NDArray, spec: SampleSpec, alpha: float, rng: np.random.Generator
+) -> tuple[NDArray, Draw]:
+    """Draw episodes by how seldom they were drawn, then a sequence of each (Δ-IRIS).
 
-    def __init__(self, table: EpisodeTable, alpha: float, seed: int) -> None:
-        self.table = table
-        self.alpha = alpha
-        self.rng = np.random.default_rng(seed)
+    An episode is drawn with probability ∝ (1 / (1 + drawn))^alpha, then one of its steps t
+    uniformly, then L slots: "around" begins at t - U{0..L-1} and may overlap both ends of the
+    episode; "before" ends at t + U{0..L-1}, at most at the final step, and may overlap only the
+    start.
 
-    def draw(
-        self, component: str, batch_size: int, length: int, anchor: Anchor, count: bool
-    ) -> Draw:
-        """As `Replay.sample`, without the rows themselves."""
-        table = self.table
-        first, steps = table.usable()
-        drawn = table.drawn(component)
-        candidates = np.flatnonzero(steps > 0)
-        log_weight = -self.alpha * np.log1p(drawn[candidates])
-        weight = np.exp(log_weight - log_weight.max())  # the largest is 1, however large the counts
-        probability = weight / weight.sum()
-        episode = candidates[self.rng.choice(len(weight), batch_size, p=probability)]
-        if count:
-            np.add.at(drawn, episode, 1)  # an episode drawn twice counts twice
+    Args:
+        table: of E episodes.
+        drawn: how often each was drawn [E].
+        spec: what is drawn.
+        alpha: exponent.
+        rng: where the draws come from.
 
-        n = steps[episode]
-        step = self.rng.integers(n)
-        offset = self.rng.integers(length, size=batch_size)
-        start = step - offset if anchor == "around" else np.minimum(n, step + 1 + offset) - length
-        slot = start[:, None] + np.arange(length)  # 0: first step, n: last observation
-        episode, first, n = episode[:, None], first[episode, None], n[:, None]
-        columns = {name: column[episode] for name, column in table.columns.items()}
+    Returns:
+        Which episodes were drawn [B], and the sequences.
+    """
+    first, steps = table.usable()
+    candidates = np.flatnonzero(steps > 0)
+    log_weight = -alpha * np.log1p(drawn[candidates])
+    weight = np.exp(log_weight - log_weight.max())  # the largest is 1, however large the counts
+    chosen = candidates[rng.choice(len(weight), spec.batch, p=weight / weight.sum())]
 
-        rows = (first + slot.clip(0, n)) % table.ring_steps * table.num_envs + columns["env"]
-        mask = (0 <= slot) & (slot < n)
-        final = mask & (slot == n - 1) & columns["closed"]
-        ends = (final & columns["terminated"], final & columns["truncated"])
-        return Draw(*map(torch.from_numpy, (rows, (0 <= slot) & (slot <= n), mask, *ends)))
+    n, length = steps[chosen], spec.steps
+    step = rng.integers(n)
+    offset = rng.integers(length, size=spec.batch)
+    around, before = step - offset, np.minimum(n, step + 1 + offset) - length
+    start = around if spec.anchor == "around" else before
+    slot = start[:, None] + np.arange(length)  # 0: first step, n: last observation
+    first, n = first[chosen, None], n[:, None]
+    columns = {name: column[chosen, None] for name, column in table.columns.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The random generator's state, for JSON."""
-        return self.rng.bit_generator.state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the sampler did that gave `state`."""
-        self.rng.bit_generator.state = state
+    rows = (first + slot.clip(0, n)) % table.ring_steps * table.num_envs + columns["env"]
+    mask = (0 <= slot) & (slot < n)
+    final = mask & (slot == n - 1) & columns["closed"]
+    ends = (final & columns["terminated"], final & columns["truncated"])
+    shown = (0 <= slot) & (slot <= n)
+    return chosen, Draw(*map(torch.from_numpy, (rows, shown, mask, *ends)))

@@ -24,7 +24,7 @@ from agent.execution import (
     has_bf16,
     pick_device,
 )
-from agent.runs.load import load_networks
+from agent.runs.load import load_agent
 from agent.world_models.per_row import PerRowWorld
 from envs.errors import BadInput
 
@@ -115,7 +115,7 @@ def dreams_of(
         device: auto, cpu, cuda, …
     """
     where = pick_device(device)
-    agent, config, saved = load_networks(run, where)
+    agent, config, saved = load_agent(run, where)
     bf16 = config.precision == "bf16" and has_bf16(where)
     execution = choose_execution(mode, "bf16" if bf16 else "fp32", where, flop=0.0, key="mode")
     if isinstance(starts, str):

@@ -17,9 +17,7 @@ from agent.runs.checks import check_writable
 from agent.runs.resume import (
     changed_environment,
     check_spaces,
-    check_trusted,
     config_from_state,
-    named_environment,
     spaces_from_state,
 )
 from agent.storage import checkpoint
@@ -98,9 +96,8 @@ def play(config: PlayConfig, overrides: list[str]) -> None:
     config.check()
     env_config, settings, spaces = config.env, TrainConfig().final_evaluation, None
     if config.run:
-        saved = checkpoint.load(Path(config.run), only=())
+        saved = checkpoint.load(Path(config.run))
         trained = config_from_state(saved.state)
-        check_trusted(trained.env, named_environment(overrides))
         env_config = changed_environment(trained.env, config.env, overrides)
         settings, spaces = trained.final_evaluation, spaces_from_state(saved.state)
     env_config = env_config.for_evaluation()
@@ -121,11 +118,11 @@ def play(config: PlayConfig, overrides: list[str]) -> None:
 
         from agent.dream import player
         from agent.execution import pick_device
-        from agent.runs.load import load_networks
+        from agent.runs.load import agent_of
 
         torch.manual_seed(config.seed)
         device = pick_device(config.device)
-        agent = load_networks(config.run, device)[0] if config.run else None
+        agent = agent_of(saved, trained, device) if config.run else None
         stage = player.Stage(env, agent, config.where, config.wake_every)
         if keys is None:
             choose = player.by_agent(agent, temperature)

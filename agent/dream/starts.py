@@ -58,7 +58,6 @@ def starts_of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Sta
         context: Of `StartStates`.
     """
     check_choice("starts", where, ("anywhere", "first"))
-    saved = checkpoint.load(saved.folder, only=["replay"], rows=True)
     ring_steps, num_envs = saved.state["replay"]["ring"]
     table = EpisodeTable(num_envs, ring_steps)
     columns = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
@@ -66,7 +65,7 @@ def starts_of_run(saved: checkpoint.Checkpoint, where: str, context: int) -> Sta
     parts: list[dict[str, Tensor]] = []
     oldest = table.vector_steps
     for chunk in reversed(saved.chunks):
-        parts.insert(0, checkpoint.read_rows(saved.run, chunk))
+        parts.insert(0, saved.rows(chunk))
         oldest = chunk.first
         if (table.vector_steps - oldest) * num_envs >= NEWEST_ROWS:
             break

@@ -108,13 +108,13 @@ def evaluate(
     """
     from agent.evaluation.evaluate import evaluate as play  # torch takes seconds to import
     from agent.execution import pick_device
-    from agent.runs.load import load_networks
+    from agent.runs.load import load_agent
 
     end_if_imported()
-    agent, trained, _ = load_networks(run, pick_device(device))
+    agent, trained, _ = load_agent(run, pick_device(device))
     id = trained.env.id
     remedy = f"import {id.rpartition(':')[0]} first, or give env_id={id!r}"
-    check_trusted(trained.env, env_id, remedy)
+    check_trusted(trained.env, env_id is not None, remedy)
     settings = replace(trained.final_evaluation, **changes)
     check_values(settings, "evaluation.")
     return play(agent, trained.env, settings, random=random)
@@ -131,9 +131,9 @@ def load(run: str | Path, device: str = "auto") -> Agent:
         BadInput: there is none, or its files are not as they were written.
     """
     from agent.execution import pick_device
-    from agent.runs.load import load_networks
+    from agent.runs.load import load_agent
 
-    return load_networks(run, pick_device(device))[0]
+    return load_agent(run, pick_device(device))[0]
 
 
 def make_env(

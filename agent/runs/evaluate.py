@@ -10,11 +10,8 @@ from agent.runs.checks import check_writable
 from agent.runs.resume import (
     changed_environment,
     check_spaces,
-    check_trusted,
     config_from_state,
-    named_environment,
     spaces_from_state,
-    steps_of,
 )
 from agent.storage import checkpoint
 from envs.config import EnvConfig
@@ -64,9 +61,8 @@ def evaluate_run(config: EvaluateConfig, overrides: list[str]) -> None:
     if not config.run:
         raise BadInput("No run was given; give run=<a run's folder, or a checkpoint's>.")
     check_values(config)
-    saved = checkpoint.load(Path(config.run), only=())
+    saved = checkpoint.load(Path(config.run))
     trained = config_from_state(saved.state)
-    check_trusted(trained.env, named_environment(overrides))
     env = changed_environment(trained.env, config.env, overrides)
     if env != trained.env and not config.output:
         raise BadInput(
@@ -77,27 +73,22 @@ def evaluate_run(config: EvaluateConfig, overrides: list[str]) -> None:
     check_spaces(spaces_from_state(saved.state), spaces_of(env.for_evaluation(), 0), env.name)
     given = {name: getattr(config, name) for name in CHANGES if getattr(config, name) is not None}
     settings = replace(trained.final_evaluation, **given)
-    from agent.runs.results import result_path  # torch takes seconds to import
+
+    from agent.evaluation.evaluate import evaluate  # here: torch takes seconds to import
+    from agent.execution import pick_device
+    from agent.media.previews import write_best_and_median
+    from agent.runs.load import agent_of
+    from agent.runs.results import describe_evaluation, result_path, write_result
+    from agent.training.progress import progress
 
     policy = "random" if config.random else "agent"
     own = result_path(saved.run, policy, saved.epoch, settings, saved.paused)
     output = Path(config.output) if config.output else own
     check_writable("output", output)
-    _play(config, trained, settings, output, steps_of(saved))
-
-
-def _play(config: EvaluateConfig, trained: Any, settings: Any, output: Path, steps: int) -> None:
-    from agent.evaluation.evaluate import evaluate
-    from agent.execution import pick_device
-    from agent.media.previews import write_best_and_median
-    from agent.runs.load import load_networks
-    from agent.runs.results import describe_evaluation, write_result
-    from agent.training.progress import progress
-
-    agent, _, saved = load_networks(str(config.run), pick_device(config.device))
+    agent = agent_of(saved, trained, pick_device(config.device))
     with progress("evaluate", settings.episodes, "episode") as bar:
         result = evaluate(agent, trained.env, settings, bar.update, config.random)
-    policy = "random" if config.random else "agent"
+    steps = saved.state["replay"]["steps_added"]
     about = describe_evaluation(trained, settings, policy, saved.folder, saved.epoch, steps)
     write_result(output, about, result)
     print_table(about, result.summary())

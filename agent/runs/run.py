@@ -20,9 +20,8 @@ from agent.media.curves import plot_curves
 from agent.runs.checks import check_space
 from agent.runs.cli import argument
 from agent.runs.folder import claim, clear, describe, give_up, last_checkpoint, made, proposed
-from agent.runs.load import check_networks
 from agent.runs.results import WriteResult
-from agent.runs.resume import config_from_state, differences, spaces_from_state, unread_config
+from agent.runs.resume import config_from_state, differences, unread_config
 from agent.signals import AGAIN, Pause, Stop, stoppable
 from agent.storage import checkpoint
 from agent.storage.files import disk_full, sentence_of
@@ -58,8 +57,6 @@ def start(
         callbacks: besides the run's own.
     """
     device = pick_device(config.device)
-    if saved is not None:
-        check_networks(config.agent, spaces_from_state(saved.state), saved)
     sketch = sketch_agent(config.agent, spaces)
     costs = count_costs(sketch, config)
     flop = total_flop(costs, config)

@@ -73,7 +73,7 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
             config.run = str(folder)
             train(config, overrides)
             return
-        saved = load_whole(folder, lambda state: config.damaged, only=())
+        saved = load_whole(folder, lambda saved: config)[0]
         check_same(folder, config_from_state(saved.state), config)
         if is_finished(saved, config):
             print(f"{folder} has all its {saved.epoch} epochs: left as it is.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import TrainConfig
 from agent.runs.folder import check_places, wanted_folder
-from agent.runs.resume import check_spaces, load_run, look_at_run, spaces_from_state
+from agent.runs.resume import check_spaces, load_run, spaces_from_state
 from envs.errors import BadInput
 from envs.make import spaces_of
 from envs.trial import try_out
@@ -39,9 +39,9 @@ def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callbac
         KeyboardInterrupt, SystemExit: a signal stopped the run, which is saved.
     """
     end_if_imported()
-    saved, resume = None, config.resume
-    if resume is not None:
-        saved, config = look_at_run(resume, overrides)
+    saved = None
+    if config.resume is not None:
+        saved, config = load_run(config.resume, overrides)
         check_places(saved.run)
     config.check()
     trial = try_out(config.env, config.seed, TRIAL_STEPS)
@@ -58,5 +58,4 @@ def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callbac
     wanted = saved.run if saved else wanted_folder(config)
     from agent.runs.run import start  # torch takes seconds to import
 
-    saved = None if resume is None else load_run(resume, overrides)[0]
     return start(config, wanted, spaces, trial, saved, callbacks)

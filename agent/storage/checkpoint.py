@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, verified to the last byte before anything is used.
+"""Checkpoints: written whole or not at all, and read only as they were written.
 
     run/checkpoints/epoch_000010/<name>.safetensors   one file per network, optimizer, ...
                                  state.json           everything that is not a tensor
@@ -6,57 +6,88 @@
                     epoch_000010_paused/              of a run that was stopped within epoch 11
     run/replay/steps_<first>_<last>_<digest>.safetensors   rows of the replay
 
-Rows of the replay are written once and shared by all checkpoints: saving costs the new rows only.
-The name of such a file holds the start of its SHA-256, so a run that is resumed from an older
-checkpoint writes beside the rows that it abandons, never over them.
+Rows of the replay are written once and shared by all checkpoints. A run that is resumed from an
+older checkpoint writes new rows beside those that it abandons: file names hold a digest.
 
 Nothing here runs code from a file: safetensors and JSON, no pickle. One process saves to a run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.storage.files import naming
-from agent.storage.verified import (
-    ChunkRecord,
-    Damaged,
-    check_size,
-    read,
-    read_manifest,
-    read_tensors,
-    reading,
-    serialise,
-    sync_folders,
-    write,
-    write_manifest,
-)
+from agent.storage.files import write, write_new
 from envs.errors import BadInput
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # here and below: what reads no tensors does not wait for torch
     from torch import Tensor
 
+FORMAT = "deltadream checkpoint 3"
 _FOLDER = re.compile(r"(?:\.replaced-)?epoch_([0-9]+)(_paused)?")
+
+
+class Damaged(BadInput):
+    """A file of a checkpoint is not as it was written."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} {what}; restore it from a copy, or give an earlier checkpoint.")
+
+
+class ChunkRecord(NamedTuple):
+    """A file of replay rows: those of the vector environment's steps first <= step < last."""
+
+    path: str
+    size: int
+    sha256: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: its folder, its run's (`run_of`), and what `save` was given."""
+    """A checkpoint: its folder, its run's (`run_of`), and what `save` was given.
+
+    Attributes:
+        digests: name of a file -> SHA-256 in hexadecimal.
+    """
 
     folder: Path
     run: Path
     paused: bool
     epoch: int
-    tensors: dict[str, dict[str, Tensor]]
+    digests: dict[str, str]
     state: dict[str, Any]
     chunks: tuple[ChunkRecord, ...]
+
+    @cached_property
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Name -> tensors, read and verified when they are first asked for."""
+        return {
+            name.removesuffix(".safetensors"): read_tensors(self.folder / name, digest)
+            for name, digest in self.digests.items()
+            if name != "state.json"
+        }
+
+    def rows(self, chunk: ChunkRecord) -> dict[str, Tensor]:
+        """The columns of a file of replay rows, verified."""
+        return read_tensors(self.run / chunk.path, chunk.sha256)
+
+    def verify(self) -> None:
+        """Read every file that the run needs to go on. Raises Damaged."""
+        for name, digest in self.digests.items():
+            read(self.folder / name, digest)
+        for chunk in self.chunks:
+            read(self.run / chunk.path, chunk.sha256)
 
 
 def save(
@@ -90,19 +121,28 @@ def save(
     Returns:
         The checkpoint's folder.
     """
-    chunks = tuple(chunks)
-    for chunk in chunks:
-        check_size(run, chunk)
     home = run / "checkpoints"
     home.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(run)
-
     folder = folder_of(run, epoch, paused)
     writing = home / f".writing-{folder.name}"
-    with naming(writing):
-        writing.mkdir()
+    digests = {}
     try:
-        _write_all(writing, epoch, tensors, state, chunks)
+        writing.mkdir()
+        for name, entry in tensors.items():
+            file = f"{name}.safetensors"
+            digests[file] = _write(writing / file, _serialise(entry))
+        text = json.dumps(dict(state), separators=(",", ":"), sort_keys=True)
+        digests["state.json"] = _write(writing / "state.json", text.encode())
+        manifest = {
+            "format": FORMAT,
+            "versions": {name: version(name) for name in ("deltadream", "torch", "safetensors")},
+            "epoch": epoch,
+            "files": digests,
+            "chunks": [chunk._asdict() for chunk in chunks],
+        }
+        _write(writing / "manifest.json", _signed(manifest))
+        _sync(writing)
     except OSError:  # a full disk has room again for who has to look after it
         shutil.rmtree(writing, ignore_errors=True)
         raise
@@ -113,43 +153,61 @@ def save(
     if folder.exists():
         os.replace(folder, aside)
     os.replace(writing, folder)
-    sync_folders(home, run)
+    _sync(home, run)
     if aside.exists():
         shutil.rmtree(aside)
     _remove_old(run, epoch, keep, best, paused)
     return folder
 
 
-def _write_all(
-    writing: Path,
-    epoch: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    state: Mapping[str, Any],
-    chunks: tuple[ChunkRecord, ...],
-) -> None:
-    files = [
-        write(writing, f"{name}.safetensors", serialise(entry)) for name, entry in tensors.items()
-    ]
-    text = json.dumps(dict(state), separators=(",", ":"), sort_keys=True) + "\n"
-    files.append(write(writing, "state.json", text.encode()))
-    write_manifest(writing, epoch, files, chunks)
-    sync_folders(writing)
-
-
 def append_rows(run: Path, first: int, last: int, tensors: Mapping[str, Tensor]) -> ChunkRecord:
     """Write rows of vector steps first <= step < last; `save` keeps them if given the record."""
-    home = run / "replay"
-    home.mkdir(parents=True, exist_ok=True)
-    beside = home / f".writing-{first}"
-    try:
-        written = write(home, beside.name, serialise(tensors))
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    path = f"replay/steps_{first:09d}_{last:09d}_{written.sha256[:16]}.safetensors"
-    os.replace(beside, run / path)
-    sync_folders(home, run)
-    return ChunkRecord(path, written.size, written.sha256, first, last)
+    data = _serialise(tensors)
+    digest = _sha256(data)
+    path = f"replay/steps_{first:09d}_{last:09d}_{digest[:16]}.safetensors"
+    (run / "replay").mkdir(parents=True, exist_ok=True)
+    write(run / path, data)
+    _sync(run / "replay", run)
+    return ChunkRecord(path, len(data), digest, first, last)
+
+
+def _write(path: Path, data: bytes) -> str:
+    """Write a file -> its SHA-256."""
+    write_new(path, data)
+    return _sha256(data)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    """The bytes of a safetensors file."""
+    import safetensors.torch
+    import torch
+
+    # clone: safetensors refuses views of a shared storage, and a view would be stored with holes
+    own = {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+    }
+    return safetensors.torch.save(own)
+
+
+def _signed(manifest: dict[str, Any]) -> bytes:
+    """The bytes of a manifest, with the SHA-256 of all else in it."""
+    digest = _sha256(json.dumps(manifest, sort_keys=True).encode())
+    return (json.dumps(manifest | {"digest": digest}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _sync(*folders: Path) -> None:
+    """Have the names in these folders on the disk, too."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove_leftovers(run: Path) -> None:
@@ -176,12 +234,73 @@ def _remove_old(run: Path, epoch: int, keep: int, best: int | None, paused: bool
     needed = set()
     for folder in _folders(run).values():
         try:
-            needed |= {record.path for record in read_manifest(folder)[2]}
+            needed |= {chunk["path"] for chunk in _read_manifest(folder)["chunks"]}
         except BadInput:
             return  # what a damaged checkpoint needs is unknown: rather keep too much
     for path in (run / "replay").glob("steps_*"):
         if f"replay/{path.name}" not in needed:
             path.unlink()
+
+
+def load(path: Path) -> Checkpoint:
+    """The checkpoint in `path`, or the newest of the run in `path`.
+
+    Manifest and state are read, and verified; tensors when they are asked for.
+
+    Raises:
+        BadInput: there is none, a file is missing or changed, or the format is another.
+    """
+    folder = candidates(path)[0]
+    manifest = _read_manifest(folder)
+    digests = manifest["files"]
+    return Checkpoint(
+        folder,
+        run_of(folder),
+        folder.name.endswith("_paused"),
+        manifest["epoch"],
+        digests,
+        json.loads(read(folder / "state.json", digests["state.json"])),
+        tuple(ChunkRecord(**chunk) for chunk in manifest["chunks"]),
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    data = read(path)
+    try:
+        manifest = json.loads(data)
+        format = manifest["format"]
+        manifest.pop("digest", None)
+    except (ValueError, LookupError, TypeError) as error:
+        raise Damaged(path, "does not describe a checkpoint") from error
+    if format != FORMAT:
+        raise BadInput(
+            f"{path} is a {format!r}, and this version reads a {FORMAT!r}; use the version that "
+            "wrote it, or train again."
+        )
+    if data != _signed(manifest):
+        raise Damaged(path, "was changed after it was written")
+    return manifest
+
+
+def read(path: Path, digest: str | None = None) -> bytes:
+    """The bytes of a file. Raises Damaged if there are none, or their SHA-256 is another."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "is missing" if missing else f"cannot be read ({error.strerror})"
+        raise Damaged(path, what) from error
+    if digest not in (None, _sha256(data)):
+        raise Damaged(path, "was changed after it was written")
+    return data
+
+
+def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, verified as by `read`."""
+    import safetensors.torch
+
+    return safetensors.torch.load(read(path, digest))
 
 
 def folder_of(run: Path, epoch: int, paused: bool = False) -> Path:
@@ -199,98 +318,24 @@ def newest(run: Path) -> Path | None:
     return max(_folders(run).items(), default=(None, None))[1]
 
 
-def load(path: Path, only: Collection[str] | None = None, rows: bool | None = None) -> Checkpoint:
-    """Read and verify a checkpoint.
-
-    Args:
-        path: folder of a run, for its newest checkpoint, or of a checkpoint.
-        only: names of the entries of `tensors` to read; None: all.
-        rows: whether every file of replay rows must be there (`read_rows` verifies what it reads).
-            If not, `chunks` is empty, as for evaluation. None: as `only` is None.
-
-    Raises:
-        BadInput: a file is missing, foreign, changed, cut short or of another format version. The
-            sentence names it and the checkpoint to give instead.
-    """
-    folder = candidates(path)[0]
-    try:
-        return load_exactly(folder, only, rows)
-    except Damaged as error:
-        raise advised(error, folder) from error
-
-
-def load_exactly(
-    folder: Path, only: Collection[str] | None = None, rows: bool | None = None
-) -> Checkpoint:
-    """As `load`, of a checkpoint's folder. Raises Damaged if it is, and other BadInput."""
-    run = run_of(folder)
-    epoch, files, chunks = read_manifest(folder)
-    entries = only
-    if only is None:
-        entries = [name.removesuffix(".safetensors") for name in files if name != "state.json"]
-    if not (only is None if rows is None else rows):
-        chunks = ()
-    if chunks and run == folder.parent:
-        raise BadInput(
-            f"{folder} is a checkpoint without its run, whose replay has to be there to train on; "
-            "copy the run's whole folder."
-        )
-    for record in chunks:
-        check_size(run, record)
-    tensors = {name: read_tensors(folder, files[f"{name}.safetensors"]) for name in entries}
-    state = json.loads(read(folder, files["state.json"]))
-    return Checkpoint(folder, run, folder.name.endswith("_paused"), epoch, tensors, state, chunks)
-
-
-def read_rows(run: Path, chunk: ChunkRecord) -> dict[str, Tensor]:
-    """The columns of a file of replay rows. Raises Damaged if it is not as it was written."""
-    return read_tensors(run, chunk)
-
-
-def verify_rows(saved: Checkpoint) -> None:
-    """Raises Damaged if a file of the checkpoint's replay rows is not as it was written."""
-    for chunk in saved.chunks:
-        read(saved.run, chunk)
-
-
-def advised(error: Damaged, folder: Path, how: str = "") -> Damaged:
-    """The error, with the checkpoint to give instead of `folder`. how: another way to have it."""
-    for other in earlier(folder):
-        try:
-            chunks = load_exactly(other, rows=True).chunks
-        except BadInput:
-            continue
-        if error.path not in [run_of(folder) / chunk.path for chunk in chunks]:
-            remedy = f"restore it from a copy, or give the checkpoint before it, {other}{how}"
-            return Damaged(error.path, error.what, remedy)
-    remedy = "restore it from a copy: there is no whole checkpoint before it"
-    return Damaged(error.path, error.what, remedy)
-
-
 def candidates(path: Path) -> list[Path]:
-    """The checkpoint that `path` means, then those before it, newest first; see `load`.
+    """The checkpoint that `path` means (see `load`), then those before it, newest first.
 
     Raises:
         BadInput: there is none.
     """
-    path = Path(path).resolve()
-    with reading(path):
-        if (path / "manifest.json").exists() or _FOLDER.fullmatch(path.name):
-            return [path, *earlier(path)]
-        folders = [folder for _, folder in sorted(_folders(path).items(), reverse=True)]
-    if not folders:
+    path = path.resolve()
+    is_checkpoint = (path / "manifest.json").exists() or _FOLDER.fullmatch(path.name)
+    folders = _folders(run_of(path) if is_checkpoint else path)
+    found = [folder for _, folder in sorted(folders.items(), reverse=True)]
+    if is_checkpoint:
+        return found[found.index(path) :] if path in found else [path]
+    if not found:
         raise BadInput(
             f"{path} holds no checkpoint; give a run's folder (it holds checkpoints/epoch_...) or "
             "a checkpoint's (it holds manifest.json)."
         )
-    return folders
-
-
-def earlier(folder: Path) -> list[Path]:
-    """The checkpoints of the same run that were written before `folder`, newest first."""
-    match = _FOLDER.fullmatch(folder.name)
-    found = sorted(_folders(run_of(folder)).items(), reverse=True) if match else []
-    return [path for place, path in found if place < (int(match[1]), bool(match[2]))]
+    return found
 
 
 def _folders(run: Path) -> dict[tuple[int, bool], Path]:

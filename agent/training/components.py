@@ -6,19 +6,11 @@ from typing import NamedTuple
 
 from agent.agent import Agent
 from agent.config import PartConfig, TrainConfig
-from agent.data.sampler import Anchor
+from agent.data.sampler import Anchor, SampleSpec
 from agent.execution import EAGER, Execution
 from agent.training.learner import Learner
 
 PARTS = ("tokenizer", "dynamics", "policy")  # in the order of the loop
-
-
-class SampleSpec(NamedTuple):
-    """What a part's batch is: `batch` sequences of `steps`, around or before a random step."""
-
-    batch: int
-    steps: int
-    anchor: Anchor
 
 
 def schedule_of(config: TrainConfig, part: str) -> PartConfig:

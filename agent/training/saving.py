@@ -77,12 +77,7 @@ def load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
     episodes = {name: column.numpy() for name, column in saved.tensors["replay"].items()}
     replay.load_state_dict(state["replay"] | {"episodes": episodes})
     for chunk in saved.chunks:
-        try:
-            rows = checkpoint.read_rows(saved.run, chunk)
-        except checkpoint.Damaged as error:
-            how = " (damaged=previous does so)"
-            raise checkpoint.advised(error, saved.folder, how) from error
-        replay.load_rows(chunk.first, rows)
+        replay.load_rows(chunk.first, saved.rows(chunk))
     if not collector.load_state_dict(saved.tensors["collector"], state["collector"]):
         tqdm.write(
             "The environments did not come back as they were; their running episodes count as "

@@ -95,7 +95,7 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
     def draw() -> Segment:
         number = next(numbers)
         # As published, the first epoch draws episodes uniformly.
-        draws[number] = replay.draw(part, *spec, count=trainer.epoch > 0)
+        draws[number] = replay.draw(part, spec, count=trainer.epoch > 0)
         draws.pop(number - READ_EVERY - 1, None)  # the newest may be drawn ahead
         return replay.gather(draws[number])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
-from agent.data.collect import Episode, to_json
+from agent.data.collect import Episode
 from agent.training.components import PARTS
 
 STAGES = ("collect", *PARTS, "evaluate")
@@ -37,7 +37,7 @@ class RunState:
 
     def state_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
-        return vars(self) | {"episodes": [to_json(episode) for episode in self.episodes]}
+        return vars(self) | {"episodes": [asdict(episode) for episode in self.episodes]}
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> RunState:

@@ -17,6 +17,7 @@ from agent.config import ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
 from agent.runs.api import configure
+from agent.data.sampler import SampleSpec
 from agent.runs.load import load_agent
 from agent.runs.train import train as train_run
 from agent.segment import Segment
@@ -29,16 +30,14 @@ def curve(run: Path, metric: str) -> list[float]:
     return [row[metric] for row in read_metrics(run / "metrics.csv") if metric in row]
 
 
-def unseen(
-    run: Path, steps: int, segments: int, length: int, env_id: str | None = None
-) -> tuple[Agent, Segment]:
+def unseen(run: Path, steps: int, segments: int, length: int) -> tuple[Agent, Segment]:
     """The run's agent, and segments [segments, length] of so many steps of random play, unseen."""
-    agent, config, _ = load_agent(run, torch.device("cpu"), env_id)
+    agent, config, _ = load_agent(run, torch.device("cpu"))
     replay = Replay(ReplayConfig(capacity=2 * steps), 4, agent.spaces, seed=0)
     envs = make_vector(config.env, [90001, 90002, 90003, 90004])
     Collector(envs, agent, replay, epsilon=0.0).collect(steps, random=True)
     envs.close()
-    return agent, replay.sample("test", segments, length)
+    return agent, replay.sample("test", SampleSpec(segments, length, "around"))
 
 
 def errors(agent: Agent, segments: Segment, moving: bool = False) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from gymnasium.wrappers import TimeLimit
 from agent.config import ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
+from agent.data.sampler import SampleSpec
 from envs.actions import ChooseActions
 from tests.agent.conftest import SIZE, SPACES
 
@@ -55,7 +56,7 @@ def test_episodes_stay_apart(agent):
     replay = Replay(ReplayConfig(capacity=5000), 3, SPACES, seed=0)
     ended = Collector(envs, agent, replay, 0.0).collect(400, random=True)
     assert {(e.length, e.total_reward) for e in ended} == {(4, 10.0), (6, 21.0)}
-    segment = replay.sample("tokenizer", 300, 9)
+    segment = replay.sample("tokenizer", SampleSpec(300, 9, "around"))
     episode, step = segment.frames[:, :, 0, 0, 0], segment.frames[:, :, 0, -1, 0]
     mask = segment.mask
     rows, slots = mask[:, :-1].nonzero(as_tuple=True)

@@ -10,6 +10,7 @@ from agent.agent import Agent
 from agent.config import EvaluationConfig, ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
+from agent.data.sampler import SampleSpec
 from agent.evaluation.evaluate import evaluate
 from agent.runs.train import train
 from agent.storage import checkpoint
@@ -58,8 +59,8 @@ def test_the_step_that_failed_is_in_no_episode(agent, capsys):
         and capsys.readouterr().out.count("KeyError: 'level 4'; it is restarted.") == 3
     )
 
-    own.replay.sampler.alpha = 0.0
-    segments = own.replay.sample("test", 400, 12)
+    own.replay.alpha = 0.0
+    segments = own.replay.sample("test", SampleSpec(400, 12, "around"))
     rewards, mask = segments.rewards, segments.mask
     assert (rewards[mask] == 1).all()  # that of the step that failed is none
     # Within an episode each frame's black line is one further down: no frame of another episode is
@@ -80,7 +81,7 @@ def test_resumed_around_a_failure(agent, steps):
     own.collect(2 * steps, random=True)
     tensors, rest = own.state_dict()
     other.replay.load_state_dict(own.replay.state_dict())
-    other.replay.load_rows(0, own.replay.rows(0, 1000))
+    other.replay.load_rows(0, own.replay.rows(0, own.replay.table.vector_steps))
     assert other.load_state_dict(tensors, rest)
     assert torch.equal(other.player.frames, own.player.frames)
     for env in (*own.player.envs.envs, *other.player.envs.envs):
@@ -90,8 +91,8 @@ def test_resumed_around_a_failure(agent, steps):
         one.collect(30, random=True)
     for name, column in own.replay.table.columns.items():
         np.testing.assert_array_equal(column, other.replay.table.columns[name])
-    for name, rows in own.replay.rows(0, 1000).items():
-        assert torch.equal(rows, other.replay.rows(0, 1000)[name])
+    for name, rows in own.replay.rows(0, own.replay.table.vector_steps).items():
+        assert torch.equal(rows, other.replay.rows(0, other.replay.table.vector_steps)[name])
 
 
 def test_one_that_was_lost_unsaid_is_cut(agent):
@@ -196,7 +197,7 @@ class TestRun:
         saved = checkpoint.load(tmp_path / "run")
         episodes, rows = (
             saved.tensors["replay"],
-            torch.cat([checkpoint.read_rows(saved.run, c)["frames"] for c in saved.chunks]),
+            torch.cat([saved.rows(c)["frames"] for c in saved.chunks]),
         )
         assert episodes["truncated"].sum() >= 2 * (len(played) - 1)
         logged = sum(

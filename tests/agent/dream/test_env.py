@@ -22,7 +22,6 @@ from agent.dream.starts import given_starts
 from agent.runs.api import configure
 from agent.runs.train import train
 from agent.storage import checkpoint
-from agent.storage.checkpoint import read_rows
 from envs.errors import BadInput
 from envs.games.catch import CatchEnv
 from envs.spaces import Spaces
@@ -60,7 +59,7 @@ def rows(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         Pictures [V, E, 32, 32, 3], actions [V, E, 1], and episodes (environment, start, stop).
     """
     saved = checkpoint.load(run)
-    parts = [read_rows(run, chunk) for chunk in saved.chunks]
+    parts = [saved.rows(chunk) for chunk in saved.chunks]
     frames, actions = (torch.cat([part[name] for part in parts]) for name in ("frames", "actions"))
     episodes = torch.stack(
         [saved.tensors["replay"][name] for name in ("env", "start", "stop")], dim=1

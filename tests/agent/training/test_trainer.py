@@ -303,6 +303,6 @@ def test_two_runs_of_a_seed_are_equal(tmp_path, mode):
 def test_metrics_of_episodes():
     assert episode_metrics([]) == {}
     counts = dict.fromkeys(CRAFTER_ACHIEVEMENTS, 0) | {"wake_up": 3}
-    metrics = episode_metrics([Episode(i, r, n, {"achievements": counts}) for i, r, n in ((0, 2.0, 10), (1, 4.0, 20))])  # fmt: skip
+    metrics = episode_metrics([Episode(i, r, n, counts) for i, r, n in ((0, 2.0, 10), (1, 4.0, 20))])  # fmt: skip
     assert metrics.pop("collect/crafter_score") == pytest.approx(np.exp(np.log(101) / 22) - 1)
     assert list(metrics.values()) == [2, 3, 15]
