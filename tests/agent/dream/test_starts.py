@@ -49,7 +49,12 @@ def saved(tmp_path: Path) -> checkpoint.Checkpoint:
     episodes = {name: torch.from_numpy(column) for name, column in state.pop("episodes").items()}
     tensors = {"agent": {}, "replay": episodes}
     checkpoint.save(
-        tmp_path, 1, tensors, {"replay": state, "spaces": asdict(replay.spaces)}, chunks, keep=1
+        tmp_path,
+        1,
+        tensors,
+        {"replay": state, "spaces": asdict(Spaces(3, 4, (200, 7)))},
+        chunks,
+        keep=1,
     )
     return checkpoint.load(tmp_path)
 
