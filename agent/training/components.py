@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from agent.agent import Agent
 from agent.config import PartConfig, TrainConfig
 from agent.data.sampler import Anchor, SampleSpec

@@ -16,8 +16,8 @@ from agent.agent import Agent
 from agent.config import ReplayConfig
 from agent.data.collect import Collector
 from agent.data.replay import Replay
-from agent.runs.api import configure
 from agent.data.sampler import SampleSpec
+from agent.runs.api import configure
 from agent.runs.load import load_agent
 from agent.runs.train import train as train_run
 from agent.segment import Segment
