@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -55,7 +56,7 @@ def measure_run(config: BenchmarkConfig, spaces: Spaces) -> dict[str, Any]:
                 learner.update(segment)
             synchronize(device)
             ready = perf_counter() - started
-            seconds = median(timed(lambda do=learner, on=segment: do.update(on), config.seconds))
+            seconds = median(timed(partial(learner.update, segment), config.seconds))
             row = {"mode": name_of(execution), "seconds_per_update": seconds}
             rows.append(row)
             row["speed_up"] = rows[0]["seconds_per_update"] / seconds

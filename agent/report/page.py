@@ -159,7 +159,7 @@ def add_seeds(page: Page, runs: Runs) -> None:
         row |= {"minutes": "".join(f"{minutes:.1f}" for minutes in curve.minutes.dropna())}
         row["return"] = f"{run.score:.2f}"
         if isinstance(run.returns, np.ndarray):
-            row["return"] = interval(estimate(aggregates.mean, {"": run.returns}))
+            row["return"] = interval(estimate(aggregates.mean, {"": run.returns.tolist()}))
         rows.append(row)
     if rows and not runs.is_atari:
         page.parts.append("Mean return of each seed's episodes, with its 95 % interval.")

@@ -141,7 +141,7 @@ def newest_evaluation(run: Path, policy: str) -> dict[str, Any]:
     """A policy's newest evaluation, of these the one of most episodes: EVALUATION -> its value."""
     found = [json.loads(path.read_text()) for path in sorted(run.glob("evaluation_*.json"))]
     found = [content for content in found if content["policy"] == policy]
-    row = dict.fromkeys(EVALUATION, np.nan)
+    row: dict[str, Any] = dict.fromkeys(EVALUATION, np.nan)
     if not found:
         return row
     newest = max(found, key=lambda content: (content["epoch"], len(content["returns"])))
