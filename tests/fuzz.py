@@ -72,7 +72,7 @@ class Anything(gymnasium.Env):
 # Key -> values to choose from, most of them possible. Each is tried by itself and with others.
 VALUES: dict[str, list[Any]] = {
     "epochs": [1, 2, 0], "seed": [0, 7, -1, 2**40], "keep": [1, 0], "evaluate_every": [1, 3], "checkpoint_every": [1, 5],
-    "precision": ["fp32", "bf16", "auto", "fp16"], "learner.mode": ["eager", "captured", "fast"], "learner.skips": [0, 3, -1],
+    "precision": ["fp32", "bf16", "auto", "fp16"], "learner.mode": ["eager", "captured", "fast"],
     "collect.num_envs": [1, 3, 0], "collect.first_steps": [1, 9, 40], "collect.steps": [1, 9], "collect.epsilon": [0, 1, 1.5],
     "replay.capacity": [1, 5, 30, 3000], "replay.storage": ["memory", "memmap", "device", "tape"], "replay.alpha": [0, 50, -1],
     **{f"{part}.{key}": [0, 1, 3] for part in ("tokenizer", "dynamics", "policy") for key in ("updates", "first_updates", "start_epoch")},

@@ -100,12 +100,9 @@ class LearnerConfig:
     Attributes:
         mode: eager, compiled (torch.compile), captured (compiled, then one CUDA graph), or auto:
             captured on CUDA; on a CPU compiled if the run is long enough to pay for it.
-        skips: Updates with a loss or gradient that is not finite that a part may leave out in an
-            epoch before the run stops.
     """
 
     mode: str = "auto"
-    skips: int = setting(0, NATURAL)
 
     def __post_init__(self) -> None:
         check_choice("learner.mode", self.mode, MODES)

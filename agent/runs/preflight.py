@@ -12,13 +12,7 @@ from agent.config import TrainConfig
 from agent.data.replay import Replay
 from agent.execution import pick_device
 from agent.media.pictures import strip, to_rgb
-from agent.training.components import (
-    PARTS,
-    make_learner,
-    schedule_of,
-    steps_to_collect,
-    total_updates,
-)
+from agent.training.components import PARTS, make_learner, steps_to_collect, total_updates
 from agent.training.costs import count_costs, time_update
 from agent.training.health import cut_rewards
 from agent.training.progress import duration
@@ -76,7 +70,7 @@ def seconds_of_updates(config: TrainConfig, spaces: Spaces) -> float:
     agent, seconds = Agent(config.agent, spaces).eval(), 0.0
     for part, cost in costs.items():
         smaller = copy.deepcopy(config)
-        schedule = schedule_of(smaller, part)
+        schedule = getattr(smaller, part)
         whole = schedule.batch
         schedule.batch = max(1, min(whole, int(whole * TIMED / cost.flop)))
         timed = time_update(agent, smaller, part, make_learner(agent, smaller, part))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.agent import Agent
-from agent.config import PartConfig, TrainConfig
+from agent.config import TrainConfig
 from agent.data.sampler import Anchor, SampleSpec
 from agent.execution import EAGER, Execution
 from agent.training.learner import Learner
@@ -11,20 +11,15 @@ from agent.training.learner import Learner
 PARTS = ("tokenizer", "dynamics", "policy")  # in the order of the loop
 
 
-def schedule_of(config: TrainConfig, part: str) -> PartConfig:
-    """How `part` is trained."""
-    return getattr(config, part)
-
-
 def sample_spec(config: TrainConfig, part: str) -> SampleSpec:
     """The sequences of `part`: for the policy the burn-in, at whose end imagination starts."""
     anchor: Anchor = "before" if part == "policy" else "around"
-    return SampleSpec(schedule_of(config, part).batch, config.sequence_steps(part), anchor)
+    return SampleSpec(getattr(config, part).batch, config.sequence_steps(part), anchor)
 
 
 def total_updates(config: TrainConfig, part: str, epoch: int = 0) -> int:
     """Of a run from `epoch` on."""
-    return sum(map(schedule_of(config, part).updates_in, range(epoch, config.epochs)))
+    return sum(map(getattr(config, part).updates_in, range(epoch, config.epochs)))
 
 
 def steps_to_collect(config: TrainConfig) -> int:
@@ -38,5 +33,5 @@ def make_learner(
 ) -> Learner:
     """The learner of `part`."""
     before_step = agent.update_target if part == "policy" else None
-    loss = getattr(agent, f"{part}_loss")
-    return Learner(getattr(agent, part), loss, schedule_of(config, part), before_step, execution)
+    module, loss = getattr(agent, part), getattr(agent, f"{part}_loss")
+    return Learner(module, loss, getattr(config, part), before_step, execution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import NamedTuple
 
@@ -20,28 +21,6 @@ from agent.training.learner import Learner
 from agent.training.progress import duration
 
 
-class Held(saved_tensors_hooks):
-    """Counts, as a context, what forward passes keep for their backward passes, parameters aside.
-
-    It works on any device, meta too, and for compiled code.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(self._keep, lambda tensor: tensor)
-        self.storages: dict[int, UntypedStorage] = {}
-
-    @property
-    def bytes(self) -> int:
-        """Of all that was kept so far, each storage once."""
-        return sum(storage.nbytes() for storage in self.storages.values())
-
-    def _keep(self, tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, Parameter) and not isinstance(tensor._base, Parameter):
-            storage = tensor.untyped_storage()
-            self.storages[storage._cdata] = storage
-        return tensor.detach()  # an operation's result, kept as it is, would keep the operation
-
-
 class Cost(NamedTuple):
     """What an update costs.
 
@@ -52,6 +31,22 @@ class Cost(NamedTuple):
 
     flop: int
     held: int
+
+
+def cost_of(function: Callable[[], object]) -> Cost:
+    """What a function costs, on any device, meta too."""
+    storages: dict[int, UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, Parameter) and not isinstance(tensor._base, Parameter):
+            storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor.detach()  # an operation's result, kept as it is, would keep the operation
+
+    counter = FlopCounterMode(display=False)
+    with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        function()
+    held = sum(storage.nbytes() for storage in storages.values())
+    return Cost(counter.get_total_flops(), held)
 
 
 def noise(agent: Agent, config: TrainConfig, part: str) -> Segment:
@@ -73,10 +68,8 @@ def count_costs(sketch: Agent, config: TrainConfig) -> dict[str, Cost]:
     """What an update of each part costs. sketch: the agent on the meta device."""
     costs = {}
     for part in PARTS:
-        learner, held = make_learner(sketch, config, part), Held()
-        with FlopCounterMode(display=False) as counter, held:
-            learner.update(noise(sketch, config, part))
-        costs[part] = Cost(counter.get_total_flops(), held.bytes)
+        learner, batch = make_learner(sketch, config, part), noise(sketch, config, part)
+        costs[part] = cost_of(lambda learner=learner, batch=batch: learner.update(batch))
     return costs
 
 

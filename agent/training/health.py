@@ -19,39 +19,33 @@ def warnings(
     actions: tuple[int, ...],
     sizes: tuple[float, float],
 ) -> dict[str, str]:
-    """What an epoch's metrics show to go wrong.
+    """What an epoch's metrics show to go wrong: name -> a sentence.
 
     Args:
-        metrics: Of the epoch.
         actions: Number of choices of each factor.
-        sizes: As for `cut_rewards`.
-
-    Returns:
-        Name of what goes wrong -> a sentence.
+        sizes: Of rewards, as for `cut_rewards`.
     """
     found: dict[str, str] = {}
     codes = config.tokenizer.quantizer.num_codes
     bits = metrics.get("tokenizer/codebook_entropy_bits", math.inf)
     if bits < LEAST_BITS < math.log2(codes):
         found["codebook"] = (
-            f"The codebook has collapsed: its use has {bits:.2f} bits of {math.log2(codes):.1f}, "
-            f"{metrics['tokenizer/codes_in_use']:.0f} codes of {codes}; try a lower "
-            "tokenizer.learning_rate, or another quantizer (docs/quantizers.md)."
+            f"The codebook has collapsed: its use has {bits:.2f} bits of {math.log2(codes):.1f}; "
+            "try a lower tokenizer.learning_rate, or another quantizer (docs/quantizers.md)."
         )
     entropy, most = metrics.get("policy/entropy", math.inf), sum(map(math.log, actions))
     if entropy < LEAST_ENTROPY * most:
         found["entropy"] = (
-            f"The policy hardly chooses any more: its entropy is {entropy:.4f} of at most "
-            f"{most:.2f}; try a larger agent.actor_critic.entropy_weight, or a lower "
-            "policy.learning_rate."
+            f"The policy hardly chooses any more: its entropy is {entropy:.4f} of {most:.2f}; try "
+            "a larger agent.actor_critic.entropy_weight, or a lower policy.learning_rate."
         )
     largest = float(sizes[1] > 0) if config.dynamics.reward == "sign" else sizes[1]
     discount, value = config.actor_critic.discount, metrics.get("policy/imagined_return", 0.0)
     limit = largest / (1 - discount) if discount < 1 else math.inf
     if abs(value) > BEYOND * limit > 0:
         found["critic"] = (
-            f"The critic runs away: the imagined return is {value:.4g}, and rewards of at most "
-            f"{largest:.4g} with a discount of {discount} cannot come to {limit:.4g}; try a lower "
+            f"The critic runs away: the imagined return is {value:.4g}, and rewards of "
+            f"{largest:.4g} with a discount of {discount} come to {limit:.4g}; try a lower "
             "policy.learning_rate, and look at dynamics/reward."
         )
     if cut := cut_rewards(sizes, config.dynamics.reward):

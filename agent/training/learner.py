@@ -124,15 +124,12 @@ class Averages:
     """Means of the metrics of many updates, read back only when asked.
 
     Args:
-        skips: How many updates with a metric that is not finite are left out before one is an
-            error.
         state: From `state_dict`, to go on from there.
     """
 
-    def __init__(self, skips: int = 0, state: dict[str, Any] | None = None) -> None:
-        state = state or {"sums": {}, "count": 0, "skipped": 0}
-        self.skips, self.sums = skips, dict(state["sums"])
-        self.count, self.skipped = state["count"], state["skipped"]
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        state = state or {"sums": {}, "count": 0}
+        self.sums, self.count = dict(state["sums"]), state["count"]
         self.names: list[str] = []
         self.unread: list[Tensor] = []
 
@@ -142,28 +139,20 @@ class Averages:
         self.unread.append(torch.stack([value.float() for value in metrics.values()]))
 
     def read(self) -> dict[str, float]:
-        """The mean of each metric.
-
-        Raises:
-            NonFinite: Naming the metric, for the first update beyond `skips` that has one.
-        """
+        """The mean of each metric. Raises NonFinite at the first update with one that is not."""
         updates = torch.stack(self.unread).tolist() if self.unread else []
         self.unread.clear()
         for i, values in enumerate(updates, start=1):
             metrics = dict(zip(self.names, values))
-            broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if not broken:
-                self.count += 1
-                for name, value in metrics.items():
-                    self.sums[name] = self.sums.get(name, 0.0) + value
-                continue
-            self.skipped += 1
-            if self.skipped > self.skips:  # a term says more than the sum and its gradient
+            if broken := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                # A term says more than the sum and its gradient.
                 name = min(broken, key=lambda name: name.endswith(("loss", "gradient_norm")))
                 raise NonFinite(f"{name} is {metrics[name]}", ago=len(updates) - i)
+            self.count += 1
+            for name, value in metrics.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
         return {name: value / self.count for name, value in self.sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What JSON can hold, to the bit. Raises NonFinite as `read`."""
-        self.read()
-        return {"sums": self.sums, "count": self.count, "skipped": self.skipped}
+        """What JSON can hold, to the bit, of what was read."""
+        return {"sums": self.sums, "count": self.count}

@@ -1,7 +1,6 @@
 """Where a run's numbers go: TensorBoard, a CSV file, and Weights & Biases for those who ask.
 
-metrics.csv has one row for each (epoch, step) and one column for each metric, as pandas and
-spreadsheets like it: every curve is two columns, without a pivot.
+metrics.csv has one row for each epoch and one column for each metric.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import imageio.v2 as imageio
+import imageio.v3 as imageio
 import numpy as np
 
 from agent.media.films import gif
@@ -31,10 +30,10 @@ class Logger:
         """Log numbers named part/what, as in tokenizer/loss."""
 
     def image(self, name: str, array: np.ndarray, step: int) -> None:
-        """Log a picture [H, W, 3] uint8 in 0..255."""
+        """Log a picture [H, W, 3] uint8."""
 
     def video(self, name: str, path: Path, step: int) -> None:
-        """Log a film, an .mp4 or .gif file."""
+        """Log a film, an .mp4 file."""
 
     def close(self) -> None:
         """Write what is not written yet."""
@@ -51,14 +50,10 @@ def make_loggers(
 
     Args:
         kinds: Any of "tensorboard", "csv", "wandb".
-        run: The folder.
         config: What to show beside the curves.
         resume_epoch: The last epoch that counts, 0 for a new run. What an earlier process logged
             after it is dropped, so that no step appears twice.
         resume_step: The step at its end.
-
-    Raises:
-        BadInput: metrics.csv is no log of ours.
     """
     makers = {
         "tensorboard": lambda: TensorBoard(run, config, resume_step),
@@ -93,13 +88,11 @@ class TensorBoard(Logger):
     def video(self, name: str, path: Path, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        # TensorBoard shows an animated GIF; its own add_video would need moviepy.
-        with imageio.get_reader(path) as reader:
-            frames = np.stack([np.asarray(frame)[..., :3] for frame in reader])
-            film = gif(frames, reader.get_meta_data().get("fps", 15.0))
+        frames = imageio.imread(path)
         height, width = frames.shape[1:3]
-        picture = Summary.Image(height=height, width=width, encoded_image_string=film)
-        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        # TensorBoard shows an animated GIF; its own add_video would need moviepy.
+        film = Summary.Image(height=height, width=width, encoded_image_string=gif(frames, fps=15))
+        summary = Summary(value=[Summary.Value(tag=name, image=film)])
         self.writer.file_writer.add_summary(summary, step)
 
     def close(self) -> None:

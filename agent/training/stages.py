@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import safetensors.torch
 
+from agent.config import PartConfig
 from agent.data.collect import Episode, achievements_of
 from agent.data.replay import Draw
 from agent.evaluation import evaluate as evaluation
 from agent.segment import Segment
 from agent.signals import Pause
 from agent.storage import files
-from agent.training.components import sample_spec, schedule_of
+from agent.training.components import sample_spec
 from agent.training.learner import Averages, NonFinite
 from agent.training.progress import progress
 from envs.scores import crafter_score, crafter_success_rates
@@ -81,13 +82,14 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
         Pause: The run was asked to stop.
         NonFinite: A loss is not finite.
     """
-    schedule, state, watch = schedule_of(trainer.config, part), trainer.state, trainer.watch
+    schedule: PartConfig = getattr(trainer.config, part)
+    state, watch = trainer.state, trainer.watch
     updates, before = schedule.updates_in(trainer.epoch), state.done
     if updates == 0:
         return {}
     learner, prefetcher, replay = trainer.learners[part], trainer.prefetcher, trainer.replay
     learner.set_learning_rate(schedule.learning_rate_in(trainer.epoch))
-    averages = Averages(trainer.config.learner.skips, state.averages)
+    averages = Averages(state.averages)
     spec = sample_spec(trainer.config, part)
     draws: dict[int, Draw] = {}  # of the updates whose losses are not read yet
     numbers = itertools.count(before + 1)
@@ -117,8 +119,7 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
                     update = i - error.ago
                     path = keep_batch(trainer, part, update, replay.gather(draws[update]))
                     raise NonFinite(f"{error} (its batch is kept in {path})") from error
-                if means:
-                    bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
+                bar.set_postfix(loss=f"{means[f'{part}/loss']:.4f}", refresh=False)
             if pausing:
                 state.done, state.averages = i, averages.state_dict()
                 raise Pause
@@ -131,8 +132,6 @@ def learn(trainer: Trainer, part: str) -> dict[str, float]:
     spent = {"sample": prefetcher.sampled, "transfer": prefetcher.transferred}
     for what, seconds in {"wait": prefetcher.waited, **spent}.items():
         watch.seconds[what] += seconds
-    if averages.skipped:
-        means[f"{part}/skipped"] = float(averages.skipped)
     if part == "tokenizer":
         for name, value in trainer.agent.tokenizer.diagnostics().items():
             means[f"tokenizer/{name}"] = value.item()
