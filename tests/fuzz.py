@@ -43,12 +43,12 @@ ACTIONS: dict[str, Callable[[], gymnasium.Space]] = {  # the agent takes all but
 class Anything(gymnasium.Env):
     """Noise of any shape and type, any actions, any rewards; an episode ends by chance."""
 
-    KINDS = {"bytes": (255, np.uint8), "unit": (1.0, np.float32), "infinite": (np.inf, np.float32)}
-
-    def __init__(
-        self, shape: list[int], kind: str, actions: str, scale: float, end: float, render_mode=None
-    ) -> None:
-        high, dtype = self.KINDS[kind]
+    def __init__(self, shape, kind, actions, scale, end, render_mode=None) -> None:
+        high, dtype = {
+            "bytes": (255, np.uint8),
+            "unit": (1.0, np.float32),
+            "infinite": (np.inf, np.float32),
+        }[kind]
         self.observation_space = spaces.Box(0, high, tuple(shape), dtype)
         self.action_space = ACTIONS[actions]()
         self.scale, self.end = scale, end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import types
 from pathlib import Path
@@ -38,20 +37,6 @@ def test_csv_columns_grow_and_rows_complete_in_place(tmp_path: Path) -> None:
     ]
     first = {"epoch": 1, "step": 100, "tokenizer/loss": 0.25, "policy/entropy": 2.0}
     assert read_metrics(tmp_path / "metrics.csv")[0] == first
-
-
-def test_a_crash_loses_nothing(tmp_path: Path, monkeypatch) -> None:
-    (logger,) = make_loggers(["csv"], tmp_path, {})
-    logger.log({"a": 1.0}, 1, 1)
-    before = table(tmp_path)
-
-    def crash(*_):
-        raise OSError("no power")
-
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="no power"):
-        logger.log({"b": 1.0}, 2, 2)
-    assert table(tmp_path) == before
 
 
 def test_resuming_drops_what_came_after(tmp_path: Path) -> None:
