@@ -1,8 +1,8 @@
 """Many games' runs -> few numbers, each with its interval.
 
 Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
-(arXiv:2108.13264). The numbers are those of its library `rliable`, which cannot be imported beside
-pandas 3 and wants equally many runs of every game. Here every game may have its own number.
+(arXiv:2108.13264). The numbers are those of its library `rliable`, which wants equally many runs of
+every game. Here every game may have its own number.
 
 A statistic takes one array a game, `[..., runs of the game]`, and returns `[...]`. The same lines
 compute a value and, with the resamples in front, its interval. What pools the runs (IQM,

@@ -24,28 +24,18 @@ OTHER_WORLDS = 1_000_000  # added to the seed of held-out frames
 
 
 def learn_and_measure(config: TrainConfig, spaces: Spaces, held_out: int) -> dict[str, float]:
-    """Play at random, let the tokenizer learn, then the dynamics.
+    """Play at random, let the tokenizer learn, then the dynamics, and `measure` in other worlds.
 
-    The seed decides frames, batches and first weights, but for what a quantizer adds.
-
-    Args:
-        config: With the quantizer and the seed.
-        spaces: Of the environment.
-        held_out: Environment steps to measure on.
-
-    Returns:
-        What `measure` measures.
+    The seed decides frames, batches and first weights, but for what a quantizer adds. held_out:
+    environment steps to measure on.
     """
     device = pick_device(config.device)
     torch.compiler.reset()
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, spaces).eval().to(device)
     execution = choose_execution(config.learner.mode, config.precision, device, flop=0.0)
-    others = replace(
-        config,
-        seed=config.seed + OTHER_WORLDS,
-        collect=replace(config.collect, first_steps=held_out),
-    )
+    collect = replace(config.collect, first_steps=held_out)
+    others = replace(config, seed=config.seed + OTHER_WORLDS, collect=collect)
     with tempfile.TemporaryDirectory() as folder:
         for number, played in enumerate((config, others)):
             torch.manual_seed(config.seed)

@@ -49,7 +49,7 @@ class Page:
 
 
 def write_report(runs: Runs, output: Path) -> str:
-    """Write report.md, report.csv and the figures.
+    """Write report.md, report.csv (a row for each run) and the figures.
 
     Args:
         runs: As `find_runs` finds them.
@@ -68,11 +68,10 @@ def write_report(runs: Runs, output: Path) -> str:
         add_results(page, own)
         add_aggregates(page, own)
         add_success_rates(page, own)
-        add_seeds(page, own)
         add_curves(page, own)
         add_missing(page, own)
     (output / "report.md").write_text("\n\n".join(page.parts) + "\n")
-    table = runs.table.drop(columns=["returns", "success_rates"])
+    table = runs.table.drop(columns="success_rates")
     table.rename_axis("run").to_csv(output / "report.csv")
     return "\n\n".join(part for part in page.parts if not part.startswith("!["))
 
@@ -150,22 +149,6 @@ def add_success_rates(page: Page, runs: Runs) -> None:
         page.table({"success rate in percent": CRAFTER_ACHIEVEMENTS, **columns})
 
 
-def add_seeds(page: Page, runs: Runs) -> None:
-    """The mean return of each run's episodes, with its interval; of many games it is too long."""
-    rows = []
-    for folder, run in runs.evaluated.iterrows():
-        curve = runs.curves[(runs.curves.index == folder) & (runs.curves.epoch == run.epoch)]
-        row = {"method": run.method, "seed": run.seed, "environment steps": int(run.steps)}
-        row |= {"minutes": "".join(f"{minutes:.1f}" for minutes in curve.minutes.dropna())}
-        row["return"] = f"{run.score:.2f}"
-        if isinstance(run.returns, np.ndarray):
-            row["return"] = interval(estimate(aggregates.mean, {"": run.returns.tolist()}))
-        rows.append(row)
-    if rows and not runs.is_atari:
-        page.parts.append("Mean return of each seed's episodes, with its 95 % interval.")
-        page.table(rows)
-
-
 def add_curves(page: Page, runs: Runs) -> None:
     """A panel for each game or environment, against steps and against the run's minutes."""
     points = runs.curves.join(runs.table[["name", "method"]]).reset_index(names="run")
@@ -191,8 +174,7 @@ def add_missing(page: Page, runs: Runs) -> None:
             notes.append(f"{method}: no run of {', '.join(absent)}.")
     for folder, run in table[table.reached < table.epochs].iterrows():
         notes.append(f"`{folder}` is not finished: {run.reached} of {run.epochs} epochs.")
-    episodes = table.returns.map(np.size, na_action="ignore").fillna(0)
-    few = table[(episodes < ENOUGH_EPISODES) | (table.epoch < table.reached)]
+    few = table[~(table.episodes >= ENOUGH_EPISODES) | (table.epoch < table.reached)]
     page.parts += ["### What is missing", *(f"- {note}" for note in notes)]
     commands = [
         f"python scripts/evaluate.py {argument('run', folder)} episodes={ENOUGH_EPISODES}"

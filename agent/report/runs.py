@@ -27,7 +27,9 @@ ASIDE = """
 # Column of metrics.csv -> of `Runs.curves`.
 CURVE = {"epoch": "epoch", "step": "steps", "minutes": "minutes", "evaluate/return_mean": "score"}
 # Columns of `Runs.table` that an evaluation fills.
-EVALUATION = ["epoch", "steps", "score", "returns", "crafter_score", "success_rates"]
+EVALUATION = """
+    epoch steps episodes score return_95_low return_95_high crafter_score success_rates
+""".split()  # noqa: SIM905 (one a line is long)
 
 
 @dataclass
@@ -38,9 +40,9 @@ class Runs:
         table: A row for each run, indexed by its folder. method: the experiment, with the agent
             where it is not Δ-IRIS, and with the settings in which it differs from most runs of it;
             environment: its id without the module; name: Atari's game, or the environment;
-            reached: epochs so far; of the newest evaluation epoch, steps, score (the mean return)
-            and returns; in Crafter crafter_score and success_rates. NaN where there is none.
-        random: A row for each evaluation of random actions, with these columns and name.
+            reached: epochs so far; EVALUATION of the newest evaluation, whose mean return is the
+            score; NaN where there is none.
+        random: A row for each evaluation of random actions: name and EVALUATION.
         curves: A row for each evaluation during training: run, epoch, steps, minutes, score.
         left_out: A sentence for each run that is not in the tables.
     """
@@ -145,13 +147,11 @@ def newest_evaluation(run: Path, policy: str) -> dict[str, Any]:
     if not found:
         return row
     newest = max(found, key=lambda content: (content["epoch"], len(content["returns"])))
-    row |= {"epoch": int(newest["epoch"]), "steps": int(newest["steps"])}
-    row["returns"] = np.array(newest["returns"], float)
-    row["score"] = row["returns"].mean()
+    row |= {name: newest[name] for name in EVALUATION if name in newest}
+    row |= {"score": float(np.mean(newest["returns"])), "episodes": len(newest["returns"])}
     if "crafter_score" in newest:
-        row["crafter_score"] = float(newest["crafter_score"])
-        rates = [float(newest[f"success_rate/{name}"]) for name in CRAFTER_ACHIEVEMENTS]
-        row["success_rates"] = np.array(rates)
+        rates = [newest[f"success_rate/{name}"] for name in CRAFTER_ACHIEVEMENTS]
+        row["success_rates"] = np.array(rates, float)
     return row
 
 
