@@ -82,7 +82,7 @@ class Trial:
                 f"All {len(self.lengths)} episodes ended at their first step: nothing follows from "
                 "an action, so there is no world to learn; look at when it terminates."
             )
-        # Where episodes terminate, their length still says something.
+        # Where episodes terminate, their length can still be learned.
         if (self.rewards == reward).all() and not (reward and self.terminated):
             found.append(
                 f"Each of {steps} random steps had the reward {reward:.4g}: an agent that never "

@@ -107,7 +107,7 @@ def test_doing_nothing() -> None:
     assert wrap(MultiBinary(2)).rest == wrap(MultiDiscrete([2, 3])).rest == (0, 0)
 
 
-def test_many_factors_are_told_in_short() -> None:
+def test_the_text_of_many_factors_is_short() -> None:
     env, few = wrap(Box(-1, 1, (2000,))), "5 × 5 × 5 × 5 × 5 × 5 × 5 × 5 × …"
     expected = f"Box(-1, 1, (2000,), float32): 2000 factors of {few} values (env.bins=5)"
     assert env.text == expected

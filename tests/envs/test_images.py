@@ -18,9 +18,8 @@ def box(shape, low=0, high=255, dtype=np.uint8) -> Box:
 @pytest.mark.parametrize(
     "space",
     [
-        box((4, 84, 84, 3)), box((64, 64, 3), 0, 1, np.float32), box((48, 48, 1), -1, 1, np.float64),
-        box((10, 10, 4), 0, 1, bool), box((7, 7, 3), 0, 10, np.int64), box((7, 7), 0, 10, np.uint32),
-        MultiBinary((8, 8)),
+        box((4, 84, 84, 3)), box((64, 64, 3), 0, 1, np.float32), box((10, 10, 4), 0, 1, bool),
+        box((7, 7, 3), 0, 10, np.int64), box((7, 7), 0, 10, np.uint32), MultiBinary((8, 8)),
     ],
     ids=str,
 )  # fmt: skip
@@ -79,7 +78,7 @@ def test_a_declared_size():
 
 
 def test_a_declared_layout():
-    """Whatever the order of the axes, the picture is the same; a stack's channels lie side by side."""
+    """Whatever the order of the axes, the picture is the same."""
     stack = box((4, 16, 32, 3)).sample()  # shwc
     frame = ImageReader(box(stack.shape), layout="shwc")(stack)
     for layout in ("hwcs", "schw", "hwsc", "cshw"):
@@ -90,12 +89,6 @@ def test_a_declared_layout():
     assert not is_image(box((2, 64, 64)), "hwc")
     turned = ImageReader(box((64, 64)), layout="wh")(np.eye(64, k=9, dtype=np.uint8))
     assert np.array_equal(turned[..., 0], np.eye(64, k=-9, dtype=np.uint8))
-
-
-def test_a_stack_without_a_declared_layout():
-    stack = box((4, 32, 32, 3)).sample()
-    frame = ImageReader(box((4, 32, 32, 3)))(stack)
-    np.testing.assert_array_equal(frame, np.concatenate(stack, axis=-1))
 
 
 @pytest.mark.parametrize("layout", ["", "hc", "hwh", "hwx", "HWC"])
@@ -129,17 +122,11 @@ def test_bools_are_enlarged_by_a_whole_factor():
 
 
 def test_shrinking_is_antialiased():
-    """Lines that nearest neighbour would drop or keep whole become grey."""
-    image = np.zeros((256, 256, 3), np.uint8)
-    image[::4] = 255
-    frame = ImageReader(box((256, 256, 3)))(image)
-    assert 40 < frame.min() and frame.max() < 90
+    """Lines that nearest neighbour would drop or keep whole become grey.
 
-
-def test_four_channels_are_four_pictures():
-    """Not three and a transparency, by which the others would be multiplied."""
-    image = box((84, 84, 4)).sample()
-    frame = ImageReader(box((84, 84, 4)))(image)
-    for channel in range(4):
-        alone = ImageReader(box((84, 84)))(image[..., channel])
-        assert np.array_equal(frame[..., channel], alone[..., 0])
+    Four channels are four pictures, and not three and a transparency.
+    """
+    image = np.zeros((256, 256, 4), np.uint8)
+    image[::4, :, :3] = 255
+    frame = ImageReader(box((256, 256, 4)))(image)
+    assert 40 < frame[..., :3].min() and frame[..., :3].max() < 90 and not frame[..., 3].any()

@@ -18,7 +18,7 @@ def names_of(id: str, **kwargs) -> tuple[str, ...]:
 
 
 def check_every_action_has_keys(keys: KeyMap) -> None:
-    """Its own, told from every other's, however they are pressed."""
+    """Its own, different from every other's, however they are pressed."""
     assert len(set(map(frozenset, keys.combinations))) == len(keys.names) == len(keys.combinations)
     for action, combination in enumerate(keys.combinations):
         assert keys.action(combination) == keys.action(combination[::-1]) == action

@@ -13,8 +13,8 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 4)).astype(np.ui
 
 def trial(**changes) -> Trial:
     seen = {
-        "spaces": SPACES, "frames_text": "seen", "actions_text": "done", "frames": FRAMES, "lengths": (4, 6),
-        "rewards": np.array([0.0] * 9 + [1.0]), "terminated": 1, "seconds": 0.01,
+        "spaces": SPACES, "frames_text": "seen", "actions_text": "done", "frames": FRAMES,
+        "lengths": (4, 6), "rewards": np.array([0.0] * 9 + [1.0]), "terminated": 1, "seconds": 0.01,
         "differs_at": None, "limit": None,
     }  # fmt: skip
     return Trial(**seen | changes)
