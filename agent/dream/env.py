@@ -124,10 +124,7 @@ class DreamVectorEnv(VectorEnv):
             terminated, truncated = terminated & ~begins, truncated & ~begins
             self.ended = terminated | truncated
         elif (begins := terminated | truncated).any():
-            final = np.full(self.num_envs, None, object)
-            for i in np.flatnonzero(begins):
-                final[i] = self._pictures[i].copy()
-            infos = {"final_obs": final, "_final_obs": begins}
+            infos = {"final_obs": self._pictures.copy(), "_final_obs": begins}
             infos |= {"final_info": {}, "_final_info": begins}
         if begins.any():
             self._begin(begins)

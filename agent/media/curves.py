@@ -18,12 +18,16 @@ def plot_curves(run: Path) -> Path:
     if not rows:
         raise BadInput(f"{run} has no metrics.csv with rows; give a run that logs to csv.")
     panels: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    metrics = dict.fromkeys(name for row in rows for name in row)
+    for name in sorted(metrics, key=lambda name: panel_of(name) != "Returns"):
         if name not in ("epoch", "step", "minutes"):
             panels.setdefault(panel_of(name), []).append(name)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(5 * columns, 3.2 * lines), dpi=110, layout="constrained")
+    width, height = 5 * columns, 3.5 * lines  # inches, as the margins
+    figure = Figure(figsize=(width, height))
+    # Matplotlib's layouts draw twice, for a second and more.
+    figure.subplots_adjust(0.7 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.4 / height, 0.2, 0.45)
     for number, (title, names) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(lines, columns, number)
         # A return is judged by the experience that it took.
@@ -38,8 +42,8 @@ def plot_curves(run: Path) -> Path:
                 markersize=3,
                 label=name,
             )
-        if title.endswith("losses"):
-            axes.set_yscale("symlog", linthresh=1e-3)
+        if title in ("Tokenizer losses", "Dynamics losses"):  # positive, unlike the policy's
+            axes.set_yscale("log")
         axes.set(title=title, xlabel="environment steps" if x == "step" else "epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
