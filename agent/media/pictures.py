@@ -46,7 +46,7 @@ def to_rgb(frames: np.ndarray) -> np.ndarray:
 def shown(env: gymnasium.Env, observation: np.ndarray) -> np.ndarray:
     """What an environment renders, if it is a picture, or else the observation as RGB."""
     picture = env.render() if env.render_mode is not None else None
-    return picture if is_picture(picture) else to_rgb(observation)
+    return np.asarray(picture) if is_picture(picture) else to_rgb(observation)
 
 
 def enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
