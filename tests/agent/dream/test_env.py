@@ -24,7 +24,7 @@ from agent.runs.train import train
 from envs.errors import BadInput
 from envs.games.catch import CatchEnv
 from envs.spaces import Spaces
-from tests.tiny import OF_AGENT, tiny
+from tests.tiny import OF_AGENT, leave_out_films, tiny
 
 DREAM = "deltadream/Dream-v0"
 N = 5
@@ -33,9 +33,9 @@ N = 5
 def run_of(agent: str, tmp_path_factory) -> Path:
     """Of Catch, of one epoch: its world ends episodes at random."""
     folder = tmp_path_factory.mktemp("dream") / "run"
-    threads = torch.get_num_threads()
-    train(configure(*OF_AGENT[agent], "epochs=1", "logger=csv", f"run={folder}"), [])
-    torch.set_num_threads(threads)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_films(patch)
+        train(configure(*OF_AGENT[agent], "epochs=1", "logger=csv", f"run={folder}"), [])
     return folder
 
 
