@@ -8,7 +8,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from agent.config import KINDS, TrainConfig
 from agent.config.compose import CONFIGS, QUANTIZERS
-from agent.runs.help import Key, keys_of
+from agent.runs.help import Key, keys_of_parts, keys_of_run
 
 
 def table(keys: list[Key]) -> str:
@@ -19,29 +19,20 @@ def table(keys: list[Key]) -> str:
 
 def run_keys() -> str:
     """Every key of a run, an agent's parts aside."""
-    sections: dict[str, list[Key]] = {}
-    for key in keys_of(TrainConfig()):
-        sections.setdefault(key.name.rpartition(".")[0], []).append(key)
     return "\n\n".join(
-        f"## {f'`{section}`' if section else 'The run'}\n\n{table(keys)}"
-        for section, keys in sections.items()
+        f"## {f'`{group}`' if group else 'The run'}\n\n{table(keys)}"
+        for group, keys in keys_of_run(TrainConfig).items()
     )
 
 
 def part_keys() -> str:
     """Every key of each kind of each part of an agent."""
-    texts = []
-    for part, kinds in KINDS.items():
-        texts.append(f"## `agent.{part}`")
-        for kind, config in kinds.items():
-            own = "agent.tokenizer.quantizer."
-            keys = [
-                key
-                for key in keys_of(config(), f"agent.{part}.")
-                if part == "tokenizer.quantizer" or not key.name.startswith(own)
-            ]
-            doc = (config.__doc__ or "").splitlines()[0]
-            texts.append(f"### {part} of kind `{kind}`\n\n{doc}\n\n{table(keys)}")
+    texts, last = [], ""
+    for part, kind, keys in keys_of_parts():
+        if part != last:
+            texts.append(f"## `agent.{part}`")
+        last, doc = part, (KINDS[part][kind].__doc__ or "").splitlines()[0]
+        texts.append(f"### {part} of kind `{kind}`\n\n{doc}\n\n{table(keys)}")
     return "\n\n".join(texts)
 
 

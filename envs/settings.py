@@ -26,12 +26,18 @@ SHARE = Range(0, 1, "a number from 0 to 1")
 ENVIRONMENTS = Range(1, 2**16, "1 or more, at most 65536")
 
 
-def setting(default: Any, accepted: Range) -> Any:
-    """A dataclass field of a number, or a list of numbers, with the range that it may have."""
+def setting(default: Any, accepted: Range | tuple[str, ...]) -> Any:
+    """A dataclass field with the range of its numbers, or the words to choose from."""
     metadata = {"range": accepted}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_choice(key: str, value: object, accepted: tuple[str, ...]) -> None:
+    """Raises BadInput if a value is not among those that are accepted."""
+    if value not in accepted:
+        raise BadInput(f"{key}={value} is not known; choose one of {', '.join(accepted)}.")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -61,6 +67,9 @@ def check_values(config: Any, prefix: str = "") -> None:
         if value == "" or (accepted and value == []):
             raise BadInput(f"{key}={value} was given without a value; give one, or leave it out.")
         if accepted is None or value is None:
+            continue
+        if not isinstance(accepted, Range):
+            check_choice(key, value, accepted)
             continue
         numbers = value if isinstance(value, list) else [value]
         if not all(accepted.least <= n <= accepted.most and math.isfinite(n) for n in numbers):

@@ -48,11 +48,9 @@ class ActorCriticConfig:
         discount: γ.
         lambda_: λ of the λ-returns.
         entropy_weight: Of the entropy bonus.
-        entropy_half_life: Updates of the policy in which that weight halves; null, as published:
-            it stays.
+        entropy_half_life: Updates in which that weight halves; null, as published: it stays.
         target_decay: Of the target network's moving average.
-        center: Whether the actor sees advantages less their mean, and divided by their standard
-            deviation where that is more than 1. Not published; for short runs and large rewards.
+        center: Center advantages, and divide by their deviation above 1. Not published.
     """
 
     burn_in: int = setting(5, COUNT)
@@ -82,14 +80,8 @@ class AgentConfig:
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
 
     def check(self) -> None:
-        """Check that the parts fit together.
-
-        Raises:
-            BadInput: tokenizer and dynamics are not of one family, or burn-in and horizon do not
-                fit the world model's context.
-        """
-        of_frames = self.tokenizer.kind == "frame", self.dynamics.kind == "frame"
-        if of_frames[0] != of_frames[1]:
+        """Raises BadInput if the parts do not fit together."""
+        if (self.tokenizer.kind == "frame") != (self.dynamics.kind == "frame"):
             raise BadInput(
                 f"agent/tokenizer={self.tokenizer.kind} and agent/dynamics={self.dynamics.kind} "
                 "were given; choose the same for both."

@@ -19,16 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from agent.config.agent import KINDS
 from envs.errors import BadInput
 
-
-def find_configs() -> Path:
-    """The folder configs/: beside this package in a clone, in the package deltadream in a wheel."""
-    clone = Path(__file__).parents[2] / "configs"
-    if (clone / "experiment").is_dir():
-        return clone
-    return Path(str(files("deltadream"))) / "configs"
-
-
-CONFIGS = find_configs()
+CLONE = Path(__file__).parents[2] / "configs"  # in a wheel it is part of the package deltadream
+CONFIGS = CLONE if CLONE.is_dir() else Path(str(files("deltadream"))) / "configs"
 GROUPS = ("env", "agent", "size", "experiment", "quantizer")
 TRAINING = [
     {"env": "crafter"},
@@ -48,13 +40,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
 
 
 def register(name: str, defaults: Sequence[Any], values: dict[str, Any] | None = None) -> None:
-    """Make a command's configuration known to Hydra.
-
-    Args:
-        name: of the command.
-        defaults: Hydra's defaults list: TRAINING, PLAYING or nothing.
-        values: of the command's own, which win over the defaults list.
-    """
+    """Make a command's configuration known to Hydra: a defaults list, and values that win."""
     store = ConfigStore.instance()
     hydra = {
         "output_subdir": None,  # Hydra writes nothing of its own
@@ -87,23 +73,14 @@ def forced(argument: str) -> str:
 
 
 def composed(name: str, arguments: list[str]) -> DictConfig:
-    """What a command's arguments, "key=value" each, come to with the files that they choose.
-
-    Raises:
-        HydraException: the arguments cannot be read, or a file does not exist.
-    """
+    """What a command's arguments, "key=value" each, come to with the files that they choose."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base=None):
         return compose(name, [forced(argument) for argument in arguments])
 
 
 def typed(config: DictConfig, schema: type) -> Any:
-    """A composed configuration as an instance of a dataclass.
-
-    Raises:
-        OmegaConfBaseException: a key is not known, or a value is not of its type.
-        BadInput: there is no part of that kind.
-    """
+    """A composed configuration as an instance of a dataclass. Raises as `merged` does."""
     values: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     sizes = values.pop("size", None) or {}
     return OmegaConf.to_object(merged(schema, values, sizes))
@@ -121,43 +98,32 @@ def merged(schema: type, values: dict[str, Any], sizes: dict[str, Any] | None = 
         OmegaConfBaseException: a key is not known, or a value is not of its type.
         BadInput: there is no part of that kind.
     """
-    config, given = OmegaConf.structured(schema), OmegaConf.create(values)
-    if "agent" not in config:
-        return OmegaConf.merge(config, given)  # type: ignore[return-value]
-
-    def select(part: str, sized: dict[str, Any]) -> None:
-        kind = OmegaConf.select(given, f"agent.{part}.kind") or sized.pop("kind", None)
-        _select(config, part, kind, sized)
-
-    for part in ("tokenizer", "dynamics", "policy"):
-        chosen = OmegaConf.select(given, f"agent.{part}.kind") or config.agent[part].kind
-        sized = _sizes_of(part, str(chosen), (sizes or {}).get(part, {}))
-        quantizer = sized.pop("quantizer", {})
-        select(part, sized)
+    config, given, sizes = OmegaConf.structured(schema), OmegaConf.create(values), sizes or {}
+    quantizer: dict[str, Any] = {}
+    for part, kinds in KINDS.items() if "agent" in config else ():
+        path = f"agent.{part}"
+        chosen = OmegaConf.select(given, path, default={})
+        if not OmegaConf.is_dict(chosen) and chosen != {}:
+            raise BadInput(f"{path}={chosen} was given; choose by agent/{part}={'|'.join(kinds)}.")
+        kind = chosen.get("kind") or quantizer.pop("kind", OmegaConf.select(config, path).kind)
+        if kind not in kinds:
+            raise BadInput(f"{path}.kind={kind} is not known; choose one of {', '.join(kinds)}.")
+        if kind != OmegaConf.select(config, path).kind:
+            OmegaConf.update(config, path, OmegaConf.structured(kinds[kind]), merge=False)
+        if part == "tokenizer.quantizer":  # its sizes were chosen for one kind
+            node = OmegaConf.select(config, path)
+            sized = {name: value for name, value in quantizer.items() if name in node}
+        else:
+            sized = _sizes(sizes.get(part, {}), kinds[kind])
+            quantizer = sized.pop("quantizer", {})
+        OmegaConf.update(config, path, sized, merge=True)
         if part == "tokenizer":
-            select("tokenizer.quantizer", quantizer)
-    learning = _sizes_of(
-        "tokenizer", config.agent.tokenizer.kind, (sizes or {}).get("actor_critic", {})
-    )
-    return OmegaConf.merge(config, {"agent": {"actor_critic": learning}}, given)  # type: ignore[return-value]
+            learning = _sizes(sizes.get("actor_critic", {}), kinds[kind])
+            OmegaConf.update(config, "agent.actor_critic", learning, merge=True)
+    return OmegaConf.merge(config, given)  # type: ignore[return-value]
 
 
-def _sizes_of(part: str, kind: str, sizes: dict[str, Any]) -> dict[str, Any]:
+def _sizes(sizes: dict[str, Any], config: type) -> dict[str, Any]:
     """The sizes of a kind: those of the kinds that it extends first."""
-    if kind not in KINDS[part]:
-        raise BadInput(
-            f"agent.{part}.kind={kind} is not known; choose agent/{part}={'|'.join(KINDS[part])}."
-        )
-    kinds = [vars(c).get("kind") for c in reversed(KINDS[part][kind].__mro__)]
-    return OmegaConf.to_container(OmegaConf.merge(*(sizes.get(k) or {} for k in kinds)))  # type: ignore
-
-
-def _select(config: DictConfig, part: str, kind: str | None, sized: dict[str, Any]) -> None:
-    """Put a part of this kind in place, with those of the sizes that it has."""
-    path = f"agent.{part}"
-    if kind is not None and kind not in KINDS[part]:
-        raise BadInput(f"{path}.kind={kind} is not known; choose one of {', '.join(KINDS[part])}.")
-    if kind is not None and kind != OmegaConf.select(config, path).kind:
-        OmegaConf.update(config, path, OmegaConf.structured(KINDS[part][kind]), merge=False)
-    node = OmegaConf.select(config, path)
-    OmegaConf.update(config, path, {k: v for k, v in sized.items() if k in node}, merge=True)
+    kinds = [vars(owner).get("kind") for owner in reversed(config.__mro__)]
+    return OmegaConf.to_container(OmegaConf.merge(*(sizes.get(kind) or {} for kind in kinds)))  # type: ignore

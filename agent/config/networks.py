@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from envs.errors import BadInput
-from envs.settings import COUNT, NATURAL, SHARE, Range, setting
+from envs.settings import COUNT, NATURAL, Range, setting
 
+DROPOUT = Range(0, math.nextafter(1, 0), "0 or more, below 1")
 LARGEST_MAP = 8  # side of an encoder's output where its stages follow from the frame's size
 
 
@@ -18,10 +19,8 @@ class ConvConfig:
     Attributes:
         base: Channels of the first convolution.
         mult: Channels of each stage, as multiples of `base`.
-        down: 1 where a stage ends by halving height and width; null: the first stages halve until
-            a frame of any size is a map of at most 8×8.
-        patch: Side of the squares of pixels that the first convolution turns into one place each
-            (and the decoder's last one back); 1, as published: a 3×3 convolution at full size.
+        down: 1 where a stage ends by halving height and width; null: until the map is at most 8×8.
+        patch: Side of the squares of pixels that become one place; 1: as published.
         groups: Groups of every GroupNorm.
         blocks: Residual blocks a stage.
         attention: How many of the last stages have self-attention behind each residual block.
@@ -41,24 +40,20 @@ class ConvConfig:
         Raises:
             BadInput: sizes do not fit together; the message names `key`.
         """
+        fitted, stages = self, len(self.mult)
+        if self.down is None:
+            halvings = math.ceil(math.log2(max(1, image_size / self.patch / LARGEST_MAP)))
+            if halvings > stages:
+                raise BadInput(
+                    f"{key} does not fit: frames of {image_size}×{image_size} take {halvings} "
+                    f"halvings, and mult has {stages} stages; give mult more, or raise patch."
+                )
+            fitted = replace(self, down=[int(stage < halvings) for stage in range(stages)])
         try:
-            fitted = self
-            if self.down is None:
-                fitted = replace(self, down=self._halvings(image_size))
             fitted.output_size(image_size)
         except BadInput as error:
             raise BadInput(f"{key} does not fit: {error}") from error
         return fitted
-
-    def _halvings(self, image_size: int) -> list[int]:
-        halvings = math.ceil(math.log2(max(1, image_size / self.patch / LARGEST_MAP)))
-        if halvings > len(self.mult):
-            raise BadInput(
-                f"Frames of {image_size}×{image_size} take {halvings} halvings to come to "
-                f"{LARGEST_MAP}×{LARGEST_MAP}, and mult={list(self.mult)} has {len(self.mult)} "
-                "stages; give mult more, or raise patch."
-            )
-        return [int(stage < halvings) for stage in range(len(self.mult))]
 
     def attends(self, stage: int) -> bool:
         """Whether a stage, counted from 0, has attention."""
@@ -70,22 +65,18 @@ class ConvConfig:
         Raises:
             BadInput: sizes do not fit together.
         """
-        down = self.down or []
-        if len(self.mult) != len(down):
+        down, stages = self.down or [], len(self.mult)
+        if stages != len(down):
             raise BadInput(
-                f"mult has {len(self.mult)} stages and down has {len(down)}; give both the same "
-                "length."
+                f"mult has {stages} stages and down has {len(down)}; give both the same length."
             )
-        if any(self.base * m % self.groups for m in self.mult) or self.base % self.groups:
+        if any(self.base * m % self.groups for m in (1, *self.mult)):
             raise BadInput(
-                f"base={self.base} with mult={list(self.mult)} gives channels that "
-                f"groups={self.groups} does not divide; choose base as a multiple of groups."
+                f"groups={self.groups} does not divide the channels of base={self.base} with "
+                f"mult={list(self.mult)}; choose base as a multiple of groups."
             )
-        if self.attention > len(self.mult):
-            raise BadInput(
-                f"attention={self.attention} was given for {len(self.mult)} stages; choose from 0 "
-                f"(no stage attends) to {len(self.mult)} (all do)."
-            )
+        if self.attention > stages:
+            raise BadInput(f"attention={self.attention} is more than the {stages} stages.")
         reduction = self.patch * 2 ** sum(down)
         if image_size % reduction or image_size < reduction:
             raise BadInput(
@@ -109,33 +100,9 @@ class TransformerConfig:
     layers: int = setting(3, COUNT)
     heads: int = setting(8, COUNT)
     width: int = setting(512, COUNT)
-    dropout: float = setting(0.0, SHARE)
+    dropout: float = setting(0.0, DROPOUT)
 
     def check(self) -> None:
-        """As `check_sizes`."""
-        check_sizes(self.width, self.heads, self.dropout)
-
-
-def check_sizes(width: int, heads: int, dropout: float, where: str = "") -> None:
-    """Check that heads divide the width and that something is left by the dropout.
-
-    Args:
-        width: of the residual stream.
-        heads: of attention.
-        dropout: share left out.
-        where: the key above, with a dot at its end.
-
-    Raises:
-        BadInput: they do not.
-    """
-    if width % heads:
-        raise BadInput(
-            f"{where}width={width} is not divisible by heads={heads}; choose a multiple."
-        )
-    if dropout >= 1:
-        raise BadInput(f"{where}dropout={dropout} was given; choose 0 or more, and less than 1.")
-
-
-def conv(**sizes: object) -> ConvConfig:
-    """A field of a frame encoder's sizes with other defaults."""
-    return field(default_factory=lambda: ConvConfig(**sizes))  # type: ignore[arg-type, return-value]
+        """Raises BadInput if the heads do not divide the width."""
+        if self.width % self.heads:
+            raise BadInput(f"width={self.width} is no multiple of heads={self.heads}; choose one.")

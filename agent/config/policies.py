@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.config.networks import ConvConfig, check_sizes
-from envs.settings import COUNT, SHARE, setting
+from agent.config.networks import DROPOUT, ConvConfig, TransformerConfig
+from envs.settings import COUNT, setting
+
+VALUES = ("two_hot", "scalar")
 
 
 @dataclass
@@ -18,7 +20,7 @@ class PolicyConfig:
     """
 
     kind: str = ""
-    value: str = "two_hot"
+    value: str = setting("two_hot", VALUES)
 
 
 @dataclass
@@ -55,13 +57,10 @@ class CodeLstmPolicyConfig(LstmPolicyConfig):
 
 
 @dataclass
-class VitPolicyConfig(PolicyConfig):
+class VitPolicyConfig(PolicyConfig, TransformerConfig):
     """The policy of DART: a transformer over a frame's codes and a memory.
 
     Attributes:
-        layers: Number of layers.
-        heads: Attention heads a layer; they divide `width`.
-        width: Of the residual stream.
         mlp: Width of each layer's perceptron (not printed in the paper).
         dropout: In learning; none in play, imagination and burn-in.
         positions: Whether codes carry their position (false: an ablation of the paper).
@@ -69,15 +68,9 @@ class VitPolicyConfig(PolicyConfig):
     """
 
     kind: str = "vit"
-    value: str = "scalar"
+    value: str = setting("scalar", VALUES)
     layers: int = setting(6, COUNT)
-    heads: int = setting(8, COUNT)
-    width: int = setting(512, COUNT)
     mlp: int = setting(1024, COUNT)
-    dropout: float = setting(0.2, SHARE)
+    dropout: float = setting(0.2, DROPOUT)
     positions: bool = True
     memory: bool = True
-
-    def check(self) -> None:
-        """As `check_sizes`."""
-        check_sizes(self.width, self.heads, self.dropout, "agent.policy.")

@@ -27,11 +27,7 @@ class TokenizerConfig:
     l2: float = setting(1.0, WEIGHT)
 
     def check_steps(self, steps: int) -> None:
-        """Check that sequences of this many steps are long enough to learn from.
-
-        Raises:
-            BadInput: they are not.
-        """
+        """Raises BadInput if sequences of this many steps are too short to learn from."""
 
 
 @dataclass
@@ -66,13 +62,9 @@ class DeltaLightTokenizerConfig(DeltaTokenizerConfig):
 
     Attributes:
         residual: Whether the decoder's output, zero at first, is added to the previous frame.
-        embedding_std: Standard deviation of the first weights that bring codes and actions to the
-            networks. At 0.02, as published, they are fifty times fainter than the frames.
-        change_weighting: The errors of a pixel that changes count as many times as steps it takes
-            to change once on average, up to this many times; 1: all errors count alike.
-        pushforward_after: Updates after which the decoder sees, of a sequence, only the first
-            frame as it was and every later one as it decodes it itself, without gradient
-            (the pushforward trick, Brandstetter et al. 2022); null: never.
+        embedding_std: Standard deviation of the initial embeddings of codes and actions.
+        change_weighting: How many times more the errors of a rarely changing pixel count, at most.
+        pushforward_after: Updates after which the decoder sees its own frames (Brandstetter 2022).
     """
 
     kind: str = "delta_light"
@@ -82,12 +74,10 @@ class DeltaLightTokenizerConfig(DeltaTokenizerConfig):
     pushforward_after: int | None = setting(None, NATURAL)
 
     def check_steps(self, steps: int) -> None:
-        """As in `TokenizerConfig`."""
         if self.pushforward_after is not None and steps < 3:
             raise BadInput(
-                f"tokenizer.steps={steps} was given, and agent.tokenizer.pushforward_after="
-                f"{self.pushforward_after} needs a decoded frame that another one follows; give 3 "
-                "or more, or agent.tokenizer.pushforward_after=null."
+                f"tokenizer.steps={steps} was given, and agent.tokenizer.pushforward_after needs 3 "
+                "or more; give them, or agent.tokenizer.pushforward_after=null."
             )
 
 

@@ -18,22 +18,14 @@ from envs.settings import (
     SHARE,
     WEIGHT,
     Range,
+    check_choice,
     check_values,
     setting,
 )
 
 MODES = ("auto", "eager", "compiled", "captured")
-PRECISIONS = ("auto", "bf16", "fp32")
-STORAGES = ("memory", "memmap", "device")
-DAMAGED = ("stop", "previous")
 LOGGERS = ("tensorboard", "csv", "wandb")
 SEQUENCE = Range(2, 2**31 - 1, "2 or more, below 2^31")
-
-
-def check_choice(key: str, value: object, accepted: tuple[str, ...]) -> None:
-    """Raises BadInput if a value is not among those that are accepted."""
-    if value not in accepted:
-        raise BadInput(f"{key}={value} is not known; choose one of {', '.join(accepted)}.")
 
 
 @dataclass
@@ -98,14 +90,10 @@ class LearnerConfig:
     """How updates run.
 
     Attributes:
-        mode: eager, compiled (torch.compile), captured (compiled, then one CUDA graph), or auto:
-            captured on CUDA; on a CPU compiled if the run is long enough to pay for it.
+        mode: eager, compiled, captured (as one CUDA graph), or auto: what suits device and run.
     """
 
-    mode: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice("learner.mode", self.mode, MODES)
+    mode: str = setting("auto", MODES)
 
 
 @dataclass
@@ -138,11 +126,8 @@ class ReplayConfig:
     """
 
     capacity: int = setting(10_100_000, Range(1, 2**63 - 1, "1 or more"))
-    storage: str = "memory"
+    storage: str = setting("memory", ("memory", "memmap", "device"))
     alpha: float = setting(5.0, WEIGHT)
-
-    def __post_init__(self) -> None:
-        check_choice("replay.storage", self.storage, STORAGES)
 
 
 @dataclass
@@ -151,7 +136,7 @@ class EvaluationConfig:
 
     Attributes:
         episodes: How many.
-        num_envs: Played at once, by one call of the policy; which episodes they are depends on it.
+        num_envs: Played at once; which episodes they are depends on it.
         temperature: By which logits are divided before an action is sampled; 0: the likeliest.
         seed: Of the environments and of the sampled actions.
         parallel: A process for each environment; null: as `env.parallel`.
@@ -192,11 +177,9 @@ class TrainConfig:
         final_episodes: Of the evaluation after the last epoch; null: evaluation.episodes.
         checkpoint_every: Epochs.
         keep: Checkpoints that stay, besides the best.
-        damaged: What resuming does with a damaged newest checkpoint: stop, or go on from the
-            previous whole one.
+        damaged: Where the newest checkpoint is damaged, stop or resume from the previous whole one.
         logger: One of tensorboard, csv, wandb, or a list of them.
-        deterministic: Whether two runs of a seed are equal to the bit on the same machine; slower
-            on a GPU.
+        deterministic: Whether two runs of a seed are equal to the bit; slower on a GPU.
     """
 
     experiment: str = "crafter"
@@ -205,7 +188,7 @@ class TrainConfig:
     sweep: str = "runs"
     seed: int = setting(0, SEED)
     device: str = "auto"
-    precision: str = "auto"
+    precision: str = setting("auto", ("auto", "bf16", "fp32"))
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     epochs: int = setting(1000, COUNT)
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -224,13 +207,11 @@ class TrainConfig:
     final_episodes: int | None = setting(None, COUNT)
     checkpoint_every: int = setting(1, COUNT)
     keep: int = setting(2, COUNT)
-    damaged: str = "stop"
+    damaged: str = setting("stop", ("stop", "previous"))
     logger: Any = field(default_factory=lambda: ["tensorboard", "csv"])
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("damaged", self.damaged, DAMAGED)
         if isinstance(self.logger, str):
             self.logger = [self.logger]
 
@@ -247,30 +228,19 @@ class TrainConfig:
         return own.steps or self.agent.dynamics.context
 
     def check(self) -> None:
-        """Check every value, and what must fit together. Needs no torch.
-
-        Raises:
-            BadInput: a value is out of its range, or two do not fit together.
-        """
+        """Raises BadInput if a value is out of its range, or two do not fit together."""
         check_values(self)
         self.agent.check()
-        if not isinstance(self.logger, list) or not set(self.logger) <= set(LOGGERS):
-            raise BadInput(
-                f"logger={self.logger} was given; choose one of {', '.join(LOGGERS)}, or several: "
-                "logger=[csv,wandb]."
-            )
+        for logger in self.logger or [None]:
+            check_choice("logger", logger, LOGGERS)
         if "wandb" in self.logger and importlib.util.find_spec("wandb") is None:
-            raise BadInput(
-                "logger=wandb was given, and Weights & Biases is not installed; run "
-                "`pip install -e '.[wandb]'`, or choose from tensorboard, csv."
-            )
+            raise BadInput("logger=wandb needs Weights & Biases; run pip install -e '.[wandb]'.")
         if self.env.timeout != EnvConfig.timeout and not (
             self.env.parallel or self.evaluation.parallel
         ):
             raise BadInput(
-                f"env.timeout={self.env.timeout:g} was given, and nothing can end an environment "
-                "that hangs in the run's own process; give env.parallel=true, or leave it at "
-                f"{EnvConfig.timeout:g}."
+                f"env.timeout={self.env.timeout:g} works in a process of its own only; give "
+                "env.parallel=true, or leave it out."
             )
         envs = self.collect.num_envs
         if self.collect.first_steps < 2 * envs:
@@ -279,17 +249,12 @@ class TrainConfig:
                 f"collect.num_envs={envs}; give {2 * envs} or more."
             )
         context, steps = self.agent.dynamics.context, self.sequence_steps("dynamics")
-        if steps > context:
-            raise BadInput(
-                f"dynamics.steps={steps} is more than agent.dynamics.context={context}; give at "
-                "most the context."
-            )
         burn_in, horizon = self.agent.actor_critic.burn_in, self.agent.actor_critic.horizon
-        if steps < min(context, burn_in - 1 + horizon):
+        if not min(context, burn_in - 1 + horizon) <= steps <= context:
             raise BadInput(
-                f"dynamics.steps={steps} is less than what imagination takes of the context, "
-                f"agent.actor_critic.burn_in={burn_in} − 1 + horizon={horizon}, and nothing would "
-                "have been learned there; give more, or leave it out."
+                f"dynamics.steps={steps} has to be at most agent.dynamics.context={context}, and "
+                f"at least what imagination takes of it, agent.actor_critic.burn_in={burn_in} − 1 "
+                f"+ horizon={horizon}; change it, or leave it out."
             )
         self.agent.tokenizer.check_steps(self.sequence_steps("tokenizer"))
         self.agent.dynamics.check_steps(steps)

@@ -8,6 +8,8 @@ from agent.config.networks import ConvConfig, TransformerConfig
 from envs.errors import BadInput
 from envs.settings import COUNT, WEIGHT, setting
 
+REWARDS = ("two_hot", "sign")
+
 
 @dataclass
 class DynamicsConfig:
@@ -26,7 +28,7 @@ class DynamicsConfig:
     kind: str = ""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     context: int = setting(21, COUNT)
-    reward: str = "two_hot"
+    reward: str = setting("two_hot", REWARDS)
     tokens_weight: float = setting(1.0, WEIGHT)
     reward_weight: float = setting(1.0, WEIGHT)
     end_weight: float = setting(1.0, WEIGHT)
@@ -36,11 +38,7 @@ class DynamicsConfig:
         return burn_in - 1 + horizon
 
     def check_steps(self, steps: int) -> None:
-        """Check that sequences of this many steps are long enough to learn from.
-
-        Raises:
-            BadInput: they are not.
-        """
+        """Raises BadInput if sequences of this many steps are too short to learn from."""
 
 
 @dataclass
@@ -48,8 +46,7 @@ class DeltaDynamicsConfig(DynamicsConfig):
     """Dynamics over Δ-tokens; the defaults are those of Δ-IRIS on Crafter.
 
     Attributes:
-        i_token: Whether the transformer sees each frame as an I-token (false: an ablation of the
-            paper).
+        i_token: Whether the transformer sees each frame as an I-token (false: an ablation).
         conv: Of the frame encoder that makes the I-token.
     """
 
@@ -66,10 +63,8 @@ class DeltaLightDynamicsConfig(DeltaDynamicsConfig):
     added to the action's embedding: a position less a step.
 
     Attributes:
-        latent: Channels of each place of the features, of which a linear layer makes the I-token;
-            at least 4.
-        pushforward_from: The frames of a sequence from this one on, counted from 0, are decoded,
-            each of the one before: what a dream would show of what happened; null: none.
+        latent: Channels of each place of the features that the I-token is made of; at least 4.
+        pushforward_from: First frame, from 0, that is decoded from the one before; null: none.
     """
 
     kind: str = "delta_light"
@@ -77,13 +72,11 @@ class DeltaLightDynamicsConfig(DeltaDynamicsConfig):
     pushforward_from: int | None = setting(None, COUNT)
 
     def check_steps(self, steps: int) -> None:
-        """As in `DynamicsConfig`."""
         if self.pushforward_from is not None and self.pushforward_from >= steps:
             raise BadInput(
                 f"agent.dynamics.pushforward_from={self.pushforward_from} (with agent=delta_light, "
-                f"agent.actor_critic.burn_in) leaves none of the {steps} frames that the dynamics "
-                "learns from to be decoded; give less, more dynamics.steps, or "
-                "agent.dynamics.pushforward_from=null."
+                f"agent.actor_critic.burn_in) has to be below dynamics.steps={steps}; give less, "
+                "or agent.dynamics.pushforward_from=null."
             )
 
 
@@ -96,8 +89,7 @@ class FrameDynamicsConfig(DynamicsConfig):
         default_factory=lambda: TransformerConfig(layers=10, heads=4, width=256, dropout=0.1)
     )
     context: int = setting(20, COUNT)
-    reward: str = "sign"
+    reward: str = setting("sign", REWARDS)
 
     def steps_needed(self, burn_in: int, horizon: int) -> int:
-        """The frames of the burn-in: what is older is forgotten as the context moves on."""
-        return burn_in
+        return burn_in  # what is older is forgotten as the context moves on

@@ -43,9 +43,9 @@ def train(
     """Train an agent, as `scripts/train.py env=gym env.id=… <overrides>` does.
 
     Args:
-        env: an id of Gymnasium, or a class or function that makes an environment. That is
-            registered as "python/<its name>-v0"; another process calls `register_env` before it
-            evaluates the run or goes on with it. Its arguments are env.kwargs.
+        env: an id of Gymnasium, or a class or function that makes an environment, with
+            env.kwargs as its arguments. Another process calls `register_env` before it evaluates
+            the run or goes on with it.
         overrides: as on the command line, "key=value" each.
         callbacks: that watch the run.
 
@@ -62,19 +62,13 @@ def train(
 
 
 def register_env(make: Callable[..., gymnasium.Env]) -> str:
-    """Make a class or a function known to Gymnasium, in place of an older one of this name.
-
-    Returns:
-        The id.
+    """Make a class or a function known to Gymnasium, as "python/<its name>-v0" -> this id.
 
     Raises:
         BadInput: it is neither, an environment that is made already, say.
     """
     if not callable(make):
-        raise BadInput(
-            f"{make!r} was given as the environment; give an id, or a class or function that makes "
-            "one."
-        )
+        raise BadInput(f"{make!r} is no environment's id, nor a class or function that makes one.")
     named = getattr(make, "func", make)  # of a partial
     name = getattr(named, "__name__", type(make).__name__)
     id = f"{OF_A_CLASS}{name.strip('<>')}-v0"
@@ -123,12 +117,7 @@ def evaluate(
 def load(run: str | Path, device: str = "auto") -> Agent:
     """The agent of a run (its newest checkpoint) or of a checkpoint's folder, in evaluation mode.
 
-    Args:
-        run: a run's folder, or a checkpoint's.
-        device: auto, cpu, cuda, …
-
-    Raises:
-        BadInput: there is none, or its files are not as they were written.
+    Raises BadInput if there is none, or its files are not as they were written.
     """
     from agent.execution import pick_device
     from agent.runs.load import load_agent

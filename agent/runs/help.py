@@ -1,4 +1,4 @@
-"""What --help prints: every key in a line, from the dataclasses' own docstrings."""
+"""The keys of a configuration, and the page that --help prints of them."""
 
 from __future__ import annotations
 
@@ -23,50 +23,51 @@ class Key(NamedTuple):
     text: str
 
 
-def attributes_of(schema: type) -> dict[str, str]:
-    """Field -> what the docstrings of a dataclass and of those that it extends say of it."""
-    texts: dict[str, str] = {}
-    for owner in reversed(schema.__mro__):
-        doc = inspect.cleandoc(owner.__doc__ or "") if dataclasses.is_dataclass(owner) else ""
-        section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", doc, flags=re.MULTILINE)
-        for name, text in re.findall(
-            r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", flags=re.MULTILINE
-        ):
-            texts[name] = " ".join(text.split())
-    return texts
-
-
-def shown(value: Any) -> str:
-    """A default as it would be typed."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
-
-
-def keys_of(config: Any, prefix: str = "") -> Iterator[Key]:
-    """Every key of an instance of a configuration dataclass; an agent's parts stand apart."""
-    texts = attributes_of(type(config))
+def keys_of(config: Any, prefix: str = "", without: Sequence[str] = ()) -> list[Key]:
+    """Every key of an instance of a configuration dataclass, but for those below `without`."""
+    texts: dict[str, str] = {}  # by the docstrings of the dataclass and of those that it extends
+    for owner in reversed(type(config).__mro__):
+        doc = inspect.cleandoc(owner.__doc__ or "")
+        found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", doc, re.MULTILINE)
+        texts |= {name: " ".join(text.split()) for name, text in found}
+    keys: list[Key] = []
     for field in dataclasses.fields(config):
         name, value = f"{prefix}{field.name}", getattr(config, field.name)
-        if name in ("agent.tokenizer", "agent.dynamics", "agent.policy"):
+        if name in without:
             continue
         if dataclasses.is_dataclass(value):
-            yield from keys_of(value, f"{name}.")
+            keys += keys_of(value, f"{name}.", without)
         else:
-            yield Key(name, shown(value), texts.get(field.name, ""))
+            typed = str([*value] if isinstance(value, list) else value).replace("'", "")
+            default = {"None": "null", "True": "true", "False": "false"}.get(typed, typed)
+            keys.append(Key(name, default.replace(", ", ","), texts.get(field.name, "")))
+    return keys
 
 
-def groups(defaults: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:
-    """(group, its files) of those that a command reads."""
-    for entry in defaults:
-        if isinstance(entry, dict):
-            (group,) = entry
-            files = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-            yield group, files or list(QUANTIZERS)
-            if group == "agent":
-                yield from ((f"agent/{p}", list(k)) for p, k in KINDS.items() if "." not in p)
+def keys_of_run(schema: type) -> dict[str, list[Key]]:
+    """Group -> its keys of a command's configuration; those of an agent's parts stand apart."""
+    groups: dict[str, list[Key]] = {}
+    for key in keys_of(schema(), "", [f"agent.{part}" for part in KINDS]):
+        groups.setdefault(key.name.rpartition(".")[0], []).append(key)
+    return groups
+
+
+def keys_of_parts() -> Iterator[tuple[str, str, list[Key]]]:
+    """(part of an agent, kind, its keys); a tokenizer's quantizer is a part of its own."""
+    for part, kinds in KINDS.items():
+        for kind, config in kinds.items():
+            yield part, kind, keys_of(config(), f"agent.{part}.", ["agent.tokenizer.quantizer"])
+
+
+def choices(defaults: Sequence[Any]) -> Iterator[str]:
+    """group=file|file|… of what a command reads of configs/."""
+    for group in [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]:
+        files = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        yield f"{group}={'|'.join(files or QUANTIZERS)}"
+        if group == "agent":
+            yield from (
+                f"agent/{p}={'|'.join(kinds)}" for p, kinds in KINDS.items() if "." not in p
+            )
 
 
 def help_text(name: str, schema: type, defaults: Sequence[Any]) -> str:
@@ -74,36 +75,18 @@ def help_text(name: str, schema: type, defaults: Sequence[Any]) -> str:
     lines = [
         f"python scripts/{name}.py [key=value …] [--multirun]",
         "With --cfg job at the end, the configuration is printed and nothing is done.",
-        "",
     ]
-    chosen = list(groups(defaults))
+    chosen = list(choices(defaults))
     if chosen:
-        lines += ["Choose (files of configs/):"]
-        for group, files in chosen:
-            text = f"{group}={'|'.join(files)}"
-            lines += textwrap.wrap(
-                text, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
-            )
-        lines.append("")
-    sections: dict[str, list[Key]] = {}
-    for key in keys_of(schema()):
-        sections.setdefault(key.name.rpartition(".")[0], []).append(key)
-    if any(group == "agent" for group, _ in chosen):
-        for part, kinds in KINDS.items():
-            for kind, config in kinds.items():
-                keys = list(keys_of(config(), f"agent.{part}."))
-                sections[f"agent.{part}, kind {kind}"] = [
-                    key
-                    for key in keys
-                    if not key.name.startswith("agent.tokenizer.quantizer.")
-                    or part == "tokenizer.quantizer"
-                ]
+        lines += ["", "Choose (files of configs/):"]
+        for text in chosen:
+            lines += textwrap.wrap(f"  {text}", WIDTH, subsequent_indent=" " * 6)
+    sections = {group or "Settings": keys for group, keys in keys_of_run(schema).items()}
+    if any(text.startswith("agent=") for text in chosen):
+        sections |= {f"agent.{part}, kind {kind}": keys for part, kind, keys in keys_of_parts()}
     for section, keys in sections.items():
-        lines.append(f"{section or 'Settings'}:")
+        lines += ["", f"{section}:"]
         for key in keys:
-            start = f"  {key.name}={key.default}"
-            lines += textwrap.wrap(
-                f"{start:<{COLUMN}}  {key.text}", WIDTH, subsequent_indent=" " * (COLUMN + 2)
-            )
-        lines.append("")
-    return "\n".join(lines).rstrip()
+            text = f"{f'  {key.name}={key.default}':<{COLUMN}}  {key.text}"
+            lines += textwrap.wrap(text, WIDTH, subsequent_indent=" " * (COLUMN + 2))
+    return "\n".join(lines)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,7 @@ from envs.errors import BadInput
 def result_path(
     run: Path, policy: str, epoch: int, evaluation: EvaluationConfig, paused: bool = False
 ) -> Path:
-    """The default file for the result of an evaluation.
-
-    Args:
-        policy: "agent" or "random".
-        paused: Whether the checkpoint was written within the epoch after `epoch`.
-    """
+    """The default file for the result of an evaluation of a run's policy: "agent" or "random"."""
     name = (
         f"evaluation_{policy}_epoch_{epoch:06d}{'_paused' * paused}"
         f"_seed_{evaluation.seed}_episodes_{evaluation.episodes}"
@@ -41,15 +36,13 @@ def describe_evaluation(
     epoch: int,
     steps: int,
 ) -> dict[str, Any]:
-    """All that has to be known to play the same evaluation again.
-
-    config: of the training; steps: of the environment, that the agent had seen
-    """
+    """All that has to be known to play the same evaluation again, of an agent after `steps`."""
+    parts = ("tokenizer", "dynamics", "policy")
+    settings = dataclasses.asdict(evaluation)
+    del settings["parallel"]
     return {
         "experiment": config.experiment,
-        "agent": {
-            part: getattr(config.agent, part).kind for part in ("tokenizer", "dynamics", "policy")
-        },
+        "agent": {part: getattr(config.agent, part).kind for part in parts},
         "environment": config.env.id,
         "game": config.env.game,
         "protocol": config.env.for_evaluation().kwargs,
@@ -60,48 +53,35 @@ def describe_evaluation(
         "steps": steps,
         "run_seed": config.seed,
         "policy": policy,
-        "episodes": evaluation.episodes,
-        "num_envs": evaluation.num_envs,
-        "temperature": evaluation.temperature,
-        "seed": evaluation.seed,
-        "max_steps": evaluation.max_steps,
+        **settings,
     }
 
 
 def write_result(path: Path, about: dict[str, Any], result: Evaluation) -> None:
-    """Write a result as JSON.
+    """Write a result as JSON; NaN and infinity, which JSON lacks, as null.
 
     Raises:
-        BadInput: If the file cannot be written.
-        OSError: If the disk is full.
+        BadInput: the file cannot be written.
+        OSError: the disk is full.
     """
     content = {
         **about,
         **result.summary(),
         "returns": result.returns.tolist(),
         "lengths": result.lengths.tolist(),
+        "cut": result.cut,
+        "restarts": len(result.failures),
     }
-    content |= {"cut": result.cut, "restarts": len(result.failures)}
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(
-            path, (json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n").encode()
-        )
+        files.write(path, (json.dumps(finite, indent=1) + "\n").encode())
     except OSError as error:
         if files.disk_full(error):
             raise
         raise BadInput(
             f"output={path} cannot be written ({error.strerror}); give another output=<file>."
         ) from error
-
-
-def without_nan(value: Any) -> Any:
-    """JSON knows neither infinity nor NaN: they become null."""
-    if isinstance(value, dict):
-        return {name: without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class WriteResult(Callback):
@@ -111,9 +91,9 @@ class WriteResult(Callback):
         """As in `Callback`."""
         if stage != "evaluate" or not trainer.is_last or trainer.evaluation is None:
             return
-        settings, epoch = trainer.config.final_evaluation, trainer.epoch
-        folder = checkpoint.folder_of(trainer.folder, epoch)
-        steps = trainer.replay.steps_added
-        about = describe_evaluation(trainer.config, settings, "agent", folder, epoch, steps)
-        path = result_path(trainer.folder, "agent", epoch, settings)
-        write_result(path, about, trainer.evaluation)
+        config, epoch, steps = trainer.config, trainer.epoch, trainer.replay.steps_added
+        settings, folder = config.final_evaluation, checkpoint.folder_of(trainer.folder, epoch)
+        about = describe_evaluation(config, settings, "agent", folder, epoch, steps)
+        write_result(
+            result_path(trainer.folder, "agent", epoch, settings), about, trainer.evaluation
+        )

@@ -19,7 +19,7 @@ from agent.execution import Execution, be_deterministic, choose_execution, pick_
 from agent.media.curves import plot_curves
 from agent.runs.checks import check_space
 from agent.runs.cli import argument
-from agent.runs.folder import claim, clear, describe, give_up, last_checkpoint, made, proposed
+from agent.runs.folder import abandon, claim, describe, last_checkpoint, proposed
 from agent.runs.results import WriteResult
 from agent.runs.resume import config_from_state, differences, unread_config
 from agent.signals import AGAIN, Pause, Stop, stoppable
@@ -40,7 +40,7 @@ from envs.vector import closing
 
 def start(
     config: TrainConfig,
-    wanted: Path,
+    folder: Path,
     spaces: Spaces,
     trial: Trial,
     saved: checkpoint.Checkpoint | None,
@@ -50,7 +50,7 @@ def start(
 
     Args:
         config: of the run.
-        wanted: its folder, new or that of the run to go on with.
+        folder: new, or that of the run to go on with.
         spaces: of the environment.
         trial: of the environment.
         saved: a checkpoint of the run to go on with.
@@ -59,14 +59,15 @@ def start(
     device = pick_device(config.device)
     sketch = sketch_agent(config.agent, spaces)
     costs = count_costs(sketch, config)
-    flop = total_flop(costs, config)
-    execution = choose_execution(config.learner.mode, config.precision, device, flop)
+    execution = choose_execution(
+        config.learner.mode, config.precision, device, total_flop(costs, config)
+    )
     # What "auto" came to is the run's from now on: it goes on alike elsewhere, or longer.
     config.learner.mode, config.precision = execution.mode, "bf16" if execution.bf16 else "fp32"
     # Under bf16 half of it, or somewhat more.
     activations = max(cost.held for cost in costs.values()) // (2 if execution.bf16 else 1)
     rows = sum(chunk.size for chunk in saved.chunks) if saved else 0
-    check_space(config, sketch, activations, spaces, wanted, device, rows)
+    check_space(config, sketch, activations, spaces, folder, device, rows)
 
     torch.compiler.reset()  # Dynamo keeps eight versions of a function, over the runs of a sweep
     if config.deterministic:
@@ -75,33 +76,10 @@ def start(
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     agent = Agent(config.agent, spaces).eval().to(device)
-    place = contextlib.nullcontext(wanted) if saved else made(wanted, unique=config.run is None)
-    with place as folder, claim(folder):
-        _run(config, folder, agent, execution, trial, saved, callbacks)
-        report(folder, config)
-    return folder
-
-
-def _run(
-    config: TrainConfig,
-    folder: Path,
-    agent: Agent,
-    execution: Execution,
-    trial: Trial,
-    saved: checkpoint.Checkpoint | None,
-    callbacks: Iterable[Callback],
-) -> None:
-    is_new = saved is None
-    try:
-        trainer = Trainer(
-            config, folder, agent, execution, [WriteResult(), Best(), HealthWarnings()]
-        )
-    except (BadInput, EnvironmentFailed):  # of an environment's first reset
-        if is_new:
-            clear(folder)
-        raise
-    try:
-        with stoppable() as stop, ends_told(trainer, stop, is_new), closing(trainer.envs):
+    own = [WriteResult(), Best(), HealthWarnings()]
+    with claim(folder):
+        trainer = Trainer(config, folder, agent, execution, own)
+        with stoppable() as stop, ending(trainer, stop), closing(trainer.envs):
             if saved is not None:
                 go_on(trainer, saved)
             del saved
@@ -113,14 +91,13 @@ def _run(
             trainer.callbacks += [Logging(loggers), Films(loggers), *callbacks]
             stop.patient = True
             trainer.run(stop)
-    finally:
-        with contextlib.suppress(OSError):  # rows are in it
-            (folder / "replay").rmdir()
+        report(folder, config)
+    return folder
 
 
 @contextlib.contextmanager
-def ends_told(trainer: Trainer, stop: Stop, is_new: bool) -> Iterator[None]:
-    """However the run ends, print what is left of it. A new run that learned nothing is removed."""
+def ending(trainer: Trainer, stop: Stop) -> Iterator[None]:
+    """However the run ends, say what is left of it."""
 
     def last() -> str:
         return last_checkpoint(trainer.folder, trainer.config)
@@ -132,36 +109,29 @@ def ends_told(trainer: Trainer, stop: Stop, is_new: bool) -> Iterator[None]:
     except EnvironmentFailed as error:
         raise EnvironmentFailed(error.what, f"{error.remedy}; {last()}", error.trace) from error
     except BadInput as error:
-        if stop.patient and checkpoint.newest(trainer.folder) is not None:
-            raise BadInput(f"{str(error).removesuffix('.')}; {last()}.") from error
-        if is_new:
-            clear(trainer.folder)
-        raise
+        if not stop.patient:  # nothing was learned
+            raise
+        raise BadInput(f"{str(error).removesuffix('.')}; {last()}.") from error
     except (KeyboardInterrupt, Pause) as end:
         how = "Saved and stopped" if isinstance(end, Pause) else "Interrupted"
         print(f"{how} in epoch {trainer.epoch}; {last()}.", file=sys.stderr)
         raise (KeyboardInterrupt if stop.asked == signal.SIGINT else SystemExit(AGAIN)) from end
     except Exception as error:  # an environment's own, say
-        if (full := disk_full(error)) is not None:
-            raise Stopped(
-                f"Stopped in epoch {trainer.epoch}: {sentence_of(full)}; free some space: {last()}."
-            ) from error
-        print(f"Stopped in epoch {trainer.epoch}; {last()}.", file=sys.stderr)
-        raise
+        if (full := disk_full(error)) is None:
+            print(f"Stopped in epoch {trainer.epoch}; {last()}.", file=sys.stderr)
+            raise
+        what = f"Stopped in epoch {trainer.epoch}: {sentence_of(full)}; free some space: {last()}."
+        raise Stopped(what) from error
 
 
 def go_on(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
-    """Bring the trainer to where the checkpoint stands, and say what changes.
-
-    Raises:
-        BadInput: it is damaged; nothing was written.
-    """
+    """Bring the trainer to where the checkpoint stands, and say what changes."""
     saving.load(trainer, saved)
     if (newest := checkpoint.newest(trainer.folder)) != saved.folder:
         print(
             f"Going on from {saved.folder}: what the run did after it, up to {newest}, is given up."
         )
-        give_up(trainer.folder, saved.epoch)
+        abandon(trainer.folder, saved.epoch)
     own = config_from_state(saved.state)
     if unread := unread_config(trainer.folder, own, trainer.config):
         print(unread)
@@ -179,28 +149,20 @@ def announce(trainer: Trainer, trial: Trial, execution: Execution) -> None:
     print(f"actions: {trial.actions_text}")
     for mistake in trial.mistakes():
         print(mistake)
-    print(schedule(config))
+    ac, num_envs = config.agent.actor_critic, config.collect.num_envs
+    updates = ", ".join(f"{part} {total_updates(config, part):,}" for part in PARTS)
+    print(
+        f"schedule: {config.epochs} epochs, {steps_to_collect(config):,} steps in {num_envs} "
+        f"environments; updates: {updates}"
+    )
+    half_life = f" (halved every {ac.entropy_half_life:,} updates)" if ac.entropy_half_life else ""
+    print(
+        f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, "
+        f"entropy {ac.entropy_weight}{half_life}, context {config.agent.dynamics.context}"
+    )
     # Compiling may take minutes.
     print(f"{agent.device}, {execution.mode}, {config.precision}: ", end="", flush=True)
     print(forecast(agent, config, trainer.learners, trainer.epoch), flush=True)
-
-
-def schedule(config: TrainConfig) -> str:
-    """What the run will do, in two lines."""
-    ac = config.agent.actor_critic
-    entropy = f"{ac.entropy_weight}"
-    if ac.entropy_half_life:
-        entropy += f" (halved every {ac.entropy_half_life:,} updates)"
-    updates = ", ".join(f"{part} {total_updates(config, part):,}" for part in PARTS)
-    n = config.collect.num_envs
-    environments = "in one environment" if n == 1 else f"by {n} environments together"
-    return (
-        f"schedule: {config.epochs} epoch{'s' * (config.epochs != 1)}, "
-        f"{steps_to_collect(config):,} steps in all, {environments}; "
-        f"updates: {updates}\n"
-        f"learning: horizon {ac.horizon}, burn-in {ac.burn_in}, γ {ac.discount}, λ {ac.lambda_}, "
-        f"entropy {entropy}, context {config.agent.dynamics.context}"
-    )
 
 
 def report(folder: Path, config: TrainConfig) -> None:

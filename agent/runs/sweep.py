@@ -9,7 +9,6 @@ from urllib.parse import quote
 from agent.config import TrainConfig
 from agent.config.compose import is_group
 from agent.runs.cli import as_given
-from agent.runs.folder import claim, clear
 from agent.runs.resume import config_from_state, differences, is_finished, load_whole, may_change
 from agent.runs.train import train
 from agent.storage import checkpoint
@@ -18,86 +17,52 @@ from envs.scores import RANDOM_AND_HUMAN
 
 # What says where and how a run is computed, and not what comes out of it.
 NOT_IN_THE_NAME = (
-    "experiment",
-    "sweep",
-    "device",
-    "logger",
-    "keep",
-    "damaged",
-    "checkpoint_every",
-    "env.parallel",
-    "evaluation.parallel",
-)
-ONE_FOLDER = (
-    "run= and resume= name one folder, and a sweep has many; give sweep=<the folder above them>."
-)
+    "experiment", "sweep", "device", "logger", "keep", "damaged", "checkpoint_every",
+    "env.parallel", "evaluation.parallel",
+)  # fmt: skip
 LONGEST = 200  # characters of a folder's name
 
 
 def expand(arguments: list[str]) -> list[str]:
-    """env.game=all stands for the 26 games of Atari 100k, and makes the command a sweep.
-
-    Raises BadInput if a sweep is to lie in the folder of one run.
-    """
-    if "env.game=all" in arguments:
-        games = f"env.game={','.join(RANDOM_AND_HUMAN)}"
-        arguments = [
-            "--multirun",
-            *(games if argument == "env.game=all" else argument for argument in arguments),
-        ]
-    if {"-m", "--multirun"} & set(arguments) and any(
-        a.startswith(("run=", "resume=")) for a in arguments
-    ):
-        raise BadInput(ONE_FOLDER)
-    return arguments
+    """env.game=all stands for the 26 games of Atari 100k, and makes the command a sweep."""
+    if "env.game=all" not in arguments:
+        return arguments
+    games = f"env.game={','.join(RANDOM_AND_HUMAN)}"
+    return ["--multirun", *(games if given == "env.game=all" else given for given in arguments)]
 
 
 def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
     """One run of a sweep: started, gone on with where it stopped, or left alone if it is finished.
 
-    Raises BadInput, NonFinite.
+    Raises:
+        BadInput: the run cannot work, or its folder holds another.
+        NonFinite: a loss is not finite.
     """
     if config.run or config.resume:
-        raise BadInput(ONE_FOLDER)
-    folder = Path(config.sweep) / config.experiment / name_of(overrides)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
         raise BadInput(
-            f"{folder} cannot be made ({error.strerror}); choose another sweep=<folder>."
-        ) from error
-    with claim(folder):
-        if checkpoint.newest(folder) is None:
-            # The run stopped before its first checkpoint: nothing was learned, it starts again.
-            clear(folder)
-            config.run = str(folder)
-            train(config, overrides)
-            return
-        saved = load_whole(folder, lambda saved: config)[0]
-        check_same(folder, config_from_state(saved.state), config)
-        if is_finished(saved, config):
-            print(f"{folder} has all its {saved.epoch} epochs: left as it is.")
-            return
-        config.resume = str(folder)
-        # Files of configs/ were compared above, value by value. What the experiment says and the
-        # command line does not: how far to go, and a module that the user named there.
-        own = [o for o in overrides if not is_group(o.lstrip("+").partition("=")[0])]
-        own += [f"epochs={config.epochs}", f"env.id={config.env.id}", f"damaged={config.damaged}"]
-        train(config, own)
-
-
-def check_same(folder: Path, saved: TrainConfig, now: TrainConfig) -> None:
-    """Check that the run in the folder is the one that is wanted.
-
-    Raises:
-        BadInput: If the experiment has changed.
-    """
-    for key, before, after in differences(saved, now):
+            "run= and resume= name one folder, and a sweep has many; give sweep=<the folder above>."
+        )
+    folder = Path(config.sweep) / config.experiment / name_of(overrides)
+    if checkpoint.newest(folder) is None:  # nothing was learned, if the run was started at all
+        config.run = str(folder)
+        train(config, overrides)
+        return
+    saved = load_whole(folder, lambda saved: config)[0]
+    for key, before, after in differences(config_from_state(saved.state), config):
         if not may_change(key):
             raise BadInput(
-                f"{folder} holds a run with {key}={before}, and the experiment now says {after}; "
+                f"{folder} holds a run with {key}={before}, and the experiment now has {after}; "
                 "give sweep=<another folder>, or change it back."
             )
+    if is_finished(saved, config):
+        print(f"{folder} has all its {saved.epoch} epochs: left as it is.")
+        return
+    config.resume = str(folder)
+    # Files of configs/ were compared above, value by value. What the experiment says and the
+    # command line does not: how far to go, and a module that the user named there.
+    own = [o for o in overrides if not is_group(o.lstrip("+").partition("=")[0])]
+    own += [f"epochs={config.epochs}", f"env.id={config.env.id}", f"damaged={config.damaged}"]
+    train(config, own)
 
 
 def name_of(overrides: list[str]) -> str:
@@ -108,10 +73,9 @@ def name_of(overrides: list[str]) -> str:
     # Game and seed first: what a long name loses is its end.
     first = ("env.game", "seed")
     ordered = sorted(as_given(overrides), key=lambda o: (o.partition("=")[0] not in first, o))
-    pairs = [given.partition("=") for given in ordered]
     parts = [
         f"{quote(key, safe='')}-{quote(value, safe=':')}"
-        for key, _, value in pairs
+        for key, _, value in (given.partition("=") for given in ordered)
         if key not in NOT_IN_THE_NAME
     ]
     name = "+".join(parts) or "default"

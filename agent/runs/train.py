@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import TrainConfig
-from agent.runs.folder import check_places, wanted_folder
+from agent.runs.folder import check_folders, wanted_folder
 from agent.runs.resume import check_spaces, load_run, spaces_from_state
-from envs.errors import BadInput
 from envs.make import spaces_of
 from envs.trial import try_out
 from envs.workers import end_if_imported
@@ -42,19 +41,15 @@ def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callbac
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
-        check_places(saved.run)
+        check_folders(saved.run)
     config.check()
     trial = try_out(config.env, config.seed, TRIAL_STEPS)
     spaces = trial.spaces
     if saved is not None:
         check_spaces(spaces_from_state(saved.state), spaces, config.env.name)
     if config.env.evaluation_kwargs:
-        other = spaces_of(config.env.for_evaluation(), config.seed)
-        if other != spaces:
-            raise BadInput(
-                f"With env.evaluation_kwargs the environment has {other}, and without {spaces}; "
-                "both must be the same: take out what changes them."
-            )
+        evaluated = spaces_of(config.env.for_evaluation(), config.seed)
+        check_spaces(spaces, evaluated, f"{config.env.name} with env.evaluation_kwargs")
     wanted = saved.run if saved else wanted_folder(config)
     from agent.runs.run import start  # torch takes seconds to import
 

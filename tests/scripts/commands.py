@@ -1,10 +1,12 @@
-"""The commands as processes.
+"""The commands, in this process or in ones of their own.
 
 Importing torch takes seconds: one process does that, and forks for each command.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import os
 import resource
@@ -15,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 1700
@@ -27,6 +31,42 @@ class Result(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def here(script: str, *arguments: str, cwd: Path) -> Result:
+    """The command in this process, as if it had been typed in `cwd`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        for context in (
+            contextlib.chdir(cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            stack.enter_context(context)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sys, "argv", [f"scripts/{script}.py", *arguments])
+        patch.setattr(sys, "path", [*sys.path])
+        try:
+            runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):
+                code = 1
+                err.write(f"{end.code}\n")
+    for name, module in list(sys.modules.items()):  # of that folder: another may have its own
+        if str(getattr(module, "__file__", "")).startswith(str(cwd)):
+            del sys.modules[name]
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def check_refused(result: Result, *named: str) -> None:
+    """One sentence that names this, and exit code 2."""
+    assert result.code == 2, result
+    assert result.err.count("\n") == 1 and result.err.endswith((".\n", "?\n")), result.err
+    assert "Traceback" not in result.err and result.out == ""
+    for part in named:
+        assert part in result.err, (part, result.err)
 
 
 def start_command(

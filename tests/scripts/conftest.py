@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.scripts.commands import train
+from tests.scripts.commands import here, train
 from tests.tiny import TINY
 
 
@@ -12,7 +12,7 @@ from tests.tiny import TINY
 def finished(tmp_path_factory) -> Path:
     """A run of two epochs, by the command. Copy it before changing it."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    result = train(*TINY, f"run={folder}", cwd=folder.parent)
+    result = here("train", *TINY, f"run={folder}", cwd=folder.parent)
     assert result.code == 0, result.err
     return folder
 

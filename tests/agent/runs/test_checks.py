@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -77,10 +78,6 @@ def value_of(key: str) -> object:
     return flatten(dataclasses.asdict(TrainConfig()))[key]
 
 
-def test_no_revival_of_codes_is_a_value():
-    check_values(with_value("agent.tokenizer.quantizer.revival_updates", None))
-
-
 def test_a_decoder_that_learns_from_its_own_frames_needs_three():
     light = "agent.tokenizer.kind=delta_light", "agent.tokenizer.pushforward_after=0"
     config = tiny(*light, "tokenizer.steps=3")
@@ -88,8 +85,7 @@ def test_a_decoder_that_learns_from_its_own_frames_needs_three():
     config.tokenizer.steps = 2
     with pytest.raises(
         BadInput,
-        match=r"tokenizer\.steps=2 was given, and agent\.tokenizer\.pushforward_after=0 .* give "
-        r"3 or more",
+        match=r"tokenizer\.steps=2 was given, and agent\.tokenizer\.pushforward_after needs 3",
     ):
         config.check()
 
@@ -105,87 +101,27 @@ def test_devices(monkeypatch):
             pick_device(name)
 
 
-class TestSpace:
-    """Of a run whose replay takes 3000 rows of 32×32 pixels."""
+@pytest.mark.parametrize(
+    ("storage", "saved", "memory", "disk"),
+    [("memory", 0, 1, 1), ("memmap", 0, 0, 2), ("memory", 10_000, 1, 1)],
+)
+def test_space(monkeypatch, tmp_path, storage, saved, memory, disk):
+    """Of a run whose replay takes 3000 rows of 32×32 pixels, so many times in memory and on disk."""
+    config, spaces = tiny(f"replay.storage={storage}"), Spaces(3, 32, (3,))
+    networks, rows, activations = Agent(config.agent, spaces), 3000 * (3 * 32 * 32 + 12), 10**9
+    weights = 4 * sum(p.numel() for p in networks.parameters())
+    memory = memory * rows + 4 * weights + activations
+    disk = disk * rows - saved + 3 * weights * 4  # of the two kept, the best, the one being written
 
-    ROWS = 3000 * (3 * 32 * 32 + 12)
+    def check(memory: float, disk: float) -> None:
+        free = SimpleNamespace(available=memory, free=disk)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+        monkeypatch.setattr(psutil, "disk_usage", lambda path: free)
+        new = tmp_path / "runs" / "new"
+        check_space(config, networks, activations, spaces, new, torch.device("cpu"), saved)
 
-    @pytest.fixture
-    def networks(self) -> Agent:
-        return Agent(tiny().agent, Spaces(3, 32, (3,)))
-
-    def refuses(
-        self,
-        monkeypatch,
-        networks,
-        folder,
-        memory=1e18,
-        disk=1e18,
-        saved=0,
-        activations=0,
-        **replay,
-    ) -> str | None:
-        """With so many bytes free."""
-        config = tiny(*(f"replay.{name}={value}" for name, value in replay.items()))
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: Free(memory))
-        monkeypatch.setattr(psutil, "disk_usage", lambda path: Free(disk))
-        try:
-            check_space(
-                config,
-                networks,
-                activations,
-                Spaces(3, 32, (3,)),
-                folder,
-                torch.device("cpu"),
-                saved,
-            )
-        except BadInput as refusal:
-            return str(refusal)
-        return None
-
-    def test_memory(self, monkeypatch, networks, tmp_path):
-        weights = 4 * sum(p.numel() for p in networks.parameters())
-        enough = self.ROWS + 4 * weights
-        assert self.refuses(monkeypatch, networks, tmp_path, memory=enough) is None
-        assert "of memory" in self.refuses(monkeypatch, networks, tmp_path, memory=enough - 1)
-        assert "replay.storage=memmap" in self.refuses(
-            monkeypatch, networks, tmp_path, memory=self.ROWS - 1
-        )
-        assert (
-            self.refuses(monkeypatch, networks, tmp_path, memory=4 * weights, storage="memmap")
-            is None
-        )
-
-    def test_what_an_update_keeps(self, monkeypatch, networks, tmp_path):
-        enough = self.ROWS + 16 * sum(p.numel() for p in networks.parameters()) + 10**9
-        assert (
-            self.refuses(monkeypatch, networks, tmp_path, memory=enough, activations=10**9) is None
-        )
-        refusal = self.refuses(
-            monkeypatch, networks, tmp_path, memory=enough - 1, activations=10**9
-        )
-        assert "1.00 GB" in refusal and "tokenizer.batch" in refusal
-
-    @pytest.mark.parametrize(("storage", "copies"), [("memory", 1), ("memmap", 2)])
-    def test_disk(self, monkeypatch, networks, tmp_path, storage, copies):
-        weights = 4 * sum(p.numel() for p in networks.parameters())
-        checkpoints = 3 * weights * 4  # of the two kept, the best and the one being written
-        enough = copies * self.ROWS + checkpoints
-        new = tmp_path / "runs" / "catch" / "new"
-        assert self.refuses(monkeypatch, networks, new, disk=enough, storage=storage) is None
-        refusal = self.refuses(monkeypatch, networks, new, disk=enough - 1, storage=storage)
-        assert "of disk" in refusal and str(tmp_path) in refusal and "run=<folder>" in refusal
-        # What a resumed run holds already need not be free.
-        less = enough - 10_000
-        assert (
-            self.refuses(monkeypatch, networks, new, disk=less, storage=storage, saved=10_000)
-            is None
-        )
-        assert (
-            self.refuses(monkeypatch, networks, new, disk=checkpoints, saved=10 * self.ROWS) is None
-        )
-
-
-class Free:
-    def __init__(self, free: float) -> None:
-        self.free = self.available = free
+    check(memory, disk)
+    with pytest.raises(BadInput, match="of memory .* lower replay.capacity"):
+        check(memory - 1, disk)
+    with pytest.raises(BadInput, match=f"of disk .* free in {tmp_path}; .* run=<folder>"):
+        check(memory, disk - 1)

@@ -1,7 +1,5 @@
 """The command in this process; tests/scripts/ runs it in its own."""
 
-import dataclasses
-import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -10,11 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from agent.config import TrainConfig
 from agent.runs import cli
-from agent.runs.api import configure
 from agent.training.learner import NonFinite
 from envs.errors import BadInput
 
@@ -81,95 +76,19 @@ def test_a_defect_keeps_its_traceback(run):
     assert error.traceback[-1].name == "main"
 
 
-def test_refusals_name_the_key(run, capfd):
-    for override, sentence in {
-        "inner.witdh=3": "inner.witdh is not a key of the configuration; did you mean "
-        "inner.width or inner.rates?",
-        "+inner.witdh=3": "inner.witdh is not a key of the configuration; did you mean "
-        "inner.width or inner.rates?",
-        "xyz=3": "xyz is not a key of the configuration; --help shows the keys.",
-        "inner.width=wide": "inner.width: value 'wide' of type 'str' could not be converted to "
-        "Integer; "
-        "give a value of that type.",
-        "inner.rates=[fast]": "inner.rates[0]: value 'fast' of type 'str' could not be converted "
-        "to Float; "
-        "give a value of that type.",
-        "inner.width=null": "inner.width=null was given; it cannot be null, give a value.",
-        "name=a,b": "name=a,b holds several values; give one, a list as key=[a,b], or run each "
-        "with --multirun.",
-        "~name": "~name was given; a key cannot be taken away, set it to a value: name=value.",
-        "name=my run (2)": "name=my run (2) cannot be read; write key=value, a list as "
-        "key=[a,b], and a text with such characters as "
-        "'name=\"my run (2)\"'.",
-        "name=it's é": "name=it's é cannot be read; write key=value, a list as key=[a,b], and a "
-        "text with such characters as "
-        "'name=\"it'\"'\"'s é\"'.",
-        "inner.rates=[1,": "inner.rates=[1, cannot be read; write key=value, a list as "
-        "key=[a,b], and a text with such characters as "
-        "'key=\"a, b\"'.",
-        "--inner.width": "--inner.width is not an option; values are set without dashes: "
-        "inner.width=value.",
-    }.items():
-        code, received = run(override)
-        assert (code, received, capfd.readouterr()) == (2, [], ("", sentence + "\n"))
-
-
-def test_an_unquoted_path_with_spaces(run, capfd):
-    """A shell parts it."""
-    for words, quoted in {
-        (
-            "name=/data/my",
-            "runs/a",
-        ): "runs/a is not key=value; if name=/data/my goes on with it, quote the whole: "
-        "'name=/data/my runs/a'.",
-        (
-            "inner.width=3",
-            "name=old",
-            "(2)/b",
-            "c",
-            "experiment=x",
-        ): "(2)/b is not key=value; if name=old goes on with it, "
-        "quote the whole: 'name=\"old (2)/b c\"'.",
-    }.items():
-        assert (*run(*words), capfd.readouterr()) == (2, [], ("", quoted + "\n"))
-
-
-def test_what_belongs_to_the_environment():
-    for override, meant in {
-        "env.max_episode_steps=100": "did you mean env.kwargs.max_episode_steps?",
-        "max_episode_steps=100": "did you mean env.kwargs.max_episode_steps",
-        "env.frame_skip=4": "did you mean env.kwargs.frame_skip?",
-        "env.timeuot=4": "did you mean env.timeout",
-    }.items():
-        with pytest.raises(BadInput, match=re.escape(meant)):
-            configure(override)
-
-
-def test_tuples_reach_the_configuration_as_they_were_written():
-    """Whatever else has parentheses is Hydra's."""
-    given = {
-        "a": "(128,64)",
-        "b": "'(128,64)'",
-        "c": "[(1, ('a', \"é\")),3]",
-        "d": "{size: ()}",
-        "e": "int(3.7)",
-    }
-    kwargs = configure(*(f"env.kwargs.{name}={value}" for name, value in given.items())).env.kwargs
-    assert kwargs == {
-        "a": "(128,64)",
-        "b": "(128,64)",
-        "c": ["(1, ('a', \"é\"))", 3],
-        "d": {"size": "()"},
-        "e": 3,
-    }
-
-
-def test_a_key_that_several_kinds_have_is_suggested_once():
-    keys = cli.all_keys(TrainConfig)
-    assert len(keys) == len(set(keys)) and {
-        "agent.tokenizer.frame_latent",
-        "agent.policy.mlp",
-    } < set(keys)
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("inner.witdh=3", "inner.witdh is not a key of the configuration; did you mean inner.width or inner.rates?"),
+        ("xyz=3", "xyz is not a key of the configuration; --help shows the keys."),
+        ("inner.rates=[fast]", "inner.rates[0]: Value 'fast' of type 'str' could not be converted to Float; --help shows what is accepted."),
+        ("name=a,b", "Ambiguous value for argument 'name=a,b'; give one, a list as key=[a,b], or run each with --multirun."),
+        ("name=my run (2)", "name=my run (2) cannot be read; write a list as key=[a,b], and a text with such characters as 'name=\"my run (2)\"'."),
+        ("--inner.width", "--inner.width is not key=value; --help shows the keys, and a value with spaces or parentheses is quoted, as in 'run=\"my run\"'."),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_key(run, capfd, given, sentence):
+    assert (*run(given), capfd.readouterr()) == (2, [], ("", sentence + "\n"))
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
@@ -180,13 +99,3 @@ def test_what_is_proposed_can_be_typed(value):
     (word,) = shlex.split(cli.argument("run", value))
     (override,) = OverridesParser.create().parse_overrides([word])
     assert override.key_or_group == "run" and override.value() == value
-
-
-def test_all_keys():
-    assert cli.all_keys(Schema) == ["experiment", "name", "inner", "inner.width", "inner.rates"]
-
-
-def test_typed_refuses_keys_that_hydra_lets_through():
-    config = OmegaConf.create(dataclasses.asdict(Schema()) | {"more": 1})
-    with pytest.raises(Exception, match="more"):
-        cli.typed(config, Schema)

@@ -3,7 +3,6 @@
 tests/scripts/test_sweep.py has the commands.
 """
 
-import re
 import shutil
 
 import pytest
@@ -14,31 +13,26 @@ from hypothesis import strategies as st
 
 from agent.runs.sweep import LONGEST, NOT_IN_THE_NAME, expand, name_of, train_in_sweep
 from agent.storage import checkpoint
+from agent.storage.metrics import read_metrics
 from envs.errors import BadInput
 from tests.tiny import tiny
 
 
-def test_a_name_says_what_is_varied():
-    assert (
-        name_of(["seed=1", "experiment=atari100k", "env.game=Pong", "device=cuda:1"])
-        == "env.game-Pong+seed-1"
-    )
-    assert name_of(["experiment=catch"]) == "default"
-    assert name_of(["+env.kwargs.path=a/b", "epochs=3"]) == "env.kwargs.path-a%2Fb+epochs-3"
-    # With the backslashes that a sweep of Hydra's puts into them.
-    assert (
-        name_of([r"env.id=minigrid\:MiniGrid-Empty-5x5-v0"])
-        == "env.id-minigrid:MiniGrid-Empty-5x5-v0"
-    )
-    assert (
-        name_of([r"env.kwargs.text=a\ b\=c"])
-        == name_of(["env.kwargs.text='a b=c'"])
-        == "env.kwargs.text-a%20b%3Dc"
-    )
-    assert (
-        name_of(["agent.policy.conv.mult=[1,2]", "agent/policy=lstm"])
-        == "agent.policy.conv.mult-%5B1%2C2%5D+agent%2Fpolicy-lstm"
-    )
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["seed=1", "experiment=atari100k", "env.game=Pong", "device=cuda:1"], "env.game-Pong+seed-1"),
+        (["experiment=catch"], "default"),
+        (["++env.kwargs.path=a/b", "epochs=3"], "env.kwargs.path-a%2Fb+epochs-3"),
+        # With the backslashes that a sweep of Hydra's puts into them.
+        ([r"env.id=minigrid\:MiniGrid-Empty-5x5-v0"], "env.id-minigrid:MiniGrid-Empty-5x5-v0"),
+        ([r"env.kwargs.text=a\ b\=c"], "env.kwargs.text-a%20b%3Dc"),
+        (["env.kwargs.text='a b=c'"], "env.kwargs.text-a%20b%3Dc"),
+        (["agent.policy.conv.mult=[1,2]", "agent/policy=vit"], "agent.policy.conv.mult-%5B1%2C2%5D+agent%2Fpolicy-vit"),
+    ],
+)  # fmt: skip
+def test_a_name_says_what_is_varied(given, name):
+    assert name_of(given) == name_of(given[::-1]) == name
 
 
 SETTINGS = st.dictionaries(
@@ -65,105 +59,68 @@ def test_folders_never_collide(one, other):
         assert override.value() == f"runs/atari100k/{name}" and not override.is_sweep_override()
 
 
-def test_the_order_of_arguments_does_not_matter():
-    assert name_of(["seed=1", "policy.batch=8"]) == name_of(["policy.batch=8", "seed=1"])
-
-
 def test_all_games():
     arguments = expand(["experiment=atari100k", "env.game=all", "seed=0,1"])
     assert arguments[0] == "--multirun" and arguments[1::2] == ["experiment=atari100k", "seed=0,1"]
     games = arguments[2].removeprefix("env.game=").split(",")
     assert len(games) == 26 and games[0] == "Alien" and games[-1] == "UpNDown"
-    assert {"-m", "--multirun"} & set(expand(["-m", "env.game=all"]))
     assert expand(["env.game=Pong"]) == ["env.game=Pong"]
 
 
-@pytest.mark.parametrize("given", ["run=here", "resume=here"])
-@pytest.mark.parametrize("many", [["-m", "seed=0,1"], ["--multirun", "seed=0,1"], ["env.game=all"]])
-def test_one_folder_for_many_runs(given, many):
-    with pytest.raises(BadInput, match="sweep="):
-        expand([*many, given])
-    assert expand([given, "seed=0"]) == [given, "seed=0"]
-
-
 @pytest.mark.slow
-def test_started_gone_on_with_and_left_alone(tmp_path, capsys):
+def test_started_gone_on_with_and_left_alone(tmp_path, capsys, without_films):
     def sweep(*changes: str) -> str:
         train_in_sweep(tiny(f"sweep={tmp_path}", *changes), ["experiment=catch", "seed=0"])
         return capsys.readouterr().out
 
     folder = tmp_path / "catch" / "seed-0"
     (folder / "replay").mkdir(parents=True)  # of a run that was killed before its first checkpoint
+    (folder / ".lock").touch()
     (folder / "metrics.csv").write_text("epoch,step,loss\n7,7,7\n")
-    for name in (
-        "non_finite_policy_epoch_000000_update_000001.safetensors",
-        ".writing-README.txt",
-        "wandb_id.txt",
-    ):
-        (folder / name).touch()
     assert f"run folder: {folder}" in sweep()
-    assert not re.search("^7,7", (folder / "metrics.csv").read_text(), re.MULTILINE)
-    before = (folder / "metrics.csv").read_bytes()
+    assert [row["epoch"] for row in read_metrics(folder / "metrics.csv")] == [1, 2]
     assert "has all its 2 epochs: left as it is" in sweep()
 
-    shutil.rmtree(
-        folder / "checkpoints" / "epoch_000002"
-    )  # as if it had been stopped in its second epoch
+    shutil.rmtree(folder / "checkpoints" / "epoch_000002")  # as if it had been stopped before
     assert f"run folder: {folder}" in sweep()
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
-        "epoch_000001",
-        "epoch_000002",
-    }
-    assert len((folder / "metrics.csv").read_bytes().splitlines()) == len(before.splitlines())
+    assert checkpoint.load(folder).epoch == 2
 
     newest = folder / "checkpoints" / "epoch_000002" / "state.json"
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.raises(BadInput, match="state.json"):  # damaged: nothing is thrown away
         sweep()
-    assert newest.exists()
-    assert f"The newest whole checkpoint is {folder / 'checkpoints' / 'epoch_000001'}." in sweep(
-        "damaged=previous"
-    )
+    first = folder / "checkpoints" / "epoch_000001"
+    assert f"The newest whole checkpoint is {first}." in sweep("damaged=previous")
     assert checkpoint.load(folder).epoch == 2
+
+    # What an experiment's file says may change between two calls of the same command.
+    with pytest.raises(BadInput, match="policy.batch=2, and the experiment now has 3"):
+        sweep("policy.batch=3")
 
 
 @pytest.mark.slow
-def test_every_run_may_compile(tmp_path):
+def test_every_run_may_compile(tmp_path, without_films):
     """Dynamo limits the versions of a function, and one process may train a whole sweep."""
     double = torch.compile(lambda x: x * 2, backend="eager", fullgraph=True, dynamic=False)
     with torch._dynamo.config.patch(recompile_limit=1):
         double(torch.ones(2))
         with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
             double(torch.ones(3))
-        train_in_sweep(tiny(f"sweep={tmp_path}"), ["seed=0"])
+        train_in_sweep(tiny(f"sweep={tmp_path}", "epochs=1"), ["seed=0"])
         double(torch.ones(3))
-
-
-@pytest.mark.slow
-def test_a_folder_stands_for_one_configuration(tmp_path, capsys):
-    """What an experiment's file says may change between two calls of the same command."""
-    arguments = ["experiment=catch", "seed=0"]
-    train_in_sweep(tiny(f"sweep={tmp_path}", "epochs=1"), arguments)
-    with pytest.raises(BadInput, match="policy.batch=2, and the experiment now says 3"):
-        train_in_sweep(tiny(f"sweep={tmp_path}", "policy.batch=3"), arguments)
-    train_in_sweep(
-        tiny(f"sweep={tmp_path}", "epochs=2", "evaluate_every=2"), arguments
-    )  # longer, or less often looked at
-    assert checkpoint.load(tmp_path / "catch" / "seed-0").epoch == 2
 
 
 def test_what_no_run_wrote_stays(tmp_path):
     folder = tmp_path / "catch" / "seed-0"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("")
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(BadInput, match="exists already"):
         train_in_sweep(tiny(f"sweep={tmp_path}"), ["seed=0"])
-    assert (folder / "thesis.tex").read_text() == "years of work"
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("key", ["run", "resume"])
-def test_nor_by_other_ways(tmp_path, key):
+def test_one_folder_for_many_runs(tmp_path, key):
     config = tiny(f"sweep={tmp_path}")
     setattr(config, key, "here")
     with pytest.raises(BadInput, match="sweep="):
