@@ -53,13 +53,13 @@ class KeyMap:
         """
         if any("left" in keys for keys in self.combinations):
             held = [SAME_AS.get(key, key) for key in held]
-        chosen, most = self.rest, (0, [-1])
-        for action, keys in enumerate(self.combinations):
-            if keys and set(keys) <= set(held):
-                pressed = len(keys), sorted(map(held.index, keys), reverse=True)
-                if pressed > most:
-                    chosen, most = action, pressed
-        return chosen
+
+        def rank(action: int) -> tuple[int, list[int]]:
+            keys = self.combinations[action]
+            return len(keys), sorted(map(held.index, keys), reverse=True)
+
+        possible = [a for a, keys in enumerate(self.combinations) if set(keys) <= set(held)]
+        return max(possible, key=rank, default=self.rest)
 
     def legend(self) -> list[tuple[str, str]]:
         """(keys, name) of each action, to be read by a person."""
