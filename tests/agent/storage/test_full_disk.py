@@ -42,22 +42,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def writers(run: Path) -> dict[str, Callable[[], object]]:
-    """Everything that a run writes, each to be called again and again."""
+def writers(run: Path, what: str) -> dict[str, Callable[[], object]]:
+    """Everything that a run writes, each to be called again and again; `what` will be."""
     rng, steps = np.random.default_rng(1), iter(range(1, 1000))
-    loggers = {kind: make_loggers([kind], run, {})[0] for kind in ("csv", "tensorboard")}
     big = {"w": torch.from_numpy(rng.random(3000))}
+    (logger,) = make_loggers(["tensorboard" if what == "tensorboard" else "csv"], run, {})
 
-    def log(kind: str, number: int = 800) -> None:
+    def log(number: int = 800) -> None:
         metrics = {f"metric_{i}": float(x) for i, x in enumerate(rng.random(number))}
-        loggers[kind].log(metrics, step := next(steps), step)
+        logger.log(metrics, step := next(steps), step)
 
-    log("csv", 3)
+    log(3)
     return {
         "checkpoint": lambda: checkpoint.save(run, 1, {"net": big}, {"epoch": 1}, keep=1),
         "rows": lambda: checkpoint.append_rows(run, 0, 3000, {"steps": big["w"] * next(steps)}),
-        "csv": lambda: log("csv"),
-        "tensorboard": lambda: log("tensorboard"),
+        "csv": log,
+        "tensorboard": log,
         "mp4": lambda: write_video(run / "films" / "film.mp4", FILM),
         "gif": lambda: write_video(run / "films" / "film.gif", FILM),
         "curves": lambda: plot_curves(run),
@@ -72,7 +72,7 @@ def writers(run: Path) -> dict[str, Callable[[], object]]:
 def test_each_writer_on_a_full_disk(small_disk: Path, what: str, left: int, capfd):
     run = small_disk / "run"
     run.mkdir()
-    write = writers(run)[what]
+    write = writers(run, what)[what]
     write()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     ballast = small_disk / "ballast"
