@@ -91,15 +91,9 @@ class Agent(nn.Module):
         config, weight = self.config.actor_critic, None
         if (half_life := config.entropy_half_life) is not None:
             weight = advantages.faded(config.entropy_weight, self.policy_updates, half_life)
-        return policy_loss(
-            self.policy,
-            self.target_policy,
-            self.world,
-            segment,
-            config,
-            entropy_weight=weight,
-            scale=advantages.centered if config.center else None,
-        )
+        scale = advantages.centered if config.center else None
+        parts = self.policy, self.target_policy, self.world
+        return policy_loss(*parts, segment, config, entropy_weight=weight, scale=scale)
 
     def update_target(self) -> None:
         """Move the target network a step towards the policy, once an update."""

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchrl.objectives.value.functional import td_lambda_return_estimate
 
 from agent.actor_critic import actor_critic_loss, lambda_returns, until_first_end, update_target
 from agent.advantages import centered, faded
@@ -68,21 +67,6 @@ def test_lambda_returns(rollout) -> None:
     expected = torch.tensor([mixture(*row, discount, lambda_) for row in rows], dtype=torch.float64)
     # 1 − end and γ are float32 inside.
     torch.testing.assert_close(returns, expected, rtol=1e-5, atol=1e-5)
-
-    following, reward, done = (x.unsqueeze(-1) for x in (values[:, 1:], rewards, ends))
-    torchrl = td_lambda_return_estimate(
-        discount, lambda_, following, reward, done=done, terminated=done
-    )
-    torch.testing.assert_close(returns, torchrl.squeeze(-1).double(), rtol=1e-5, atol=1e-5)
-
-
-def test_lambda_returns_by_hand() -> None:
-    rewards, ends = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[False, True, False]])
-    values = torch.tensor([[9.0, 10.0, 20.0, 30.0]])
-    # 1 + 0.5 (0.75 · 10 + 0.25 · 2), 2 and nothing after the end, 3 + 0.5 · 30
-    torch.testing.assert_close(
-        lambda_returns(rewards, ends, values, 0.5, 0.25), torch.tensor([[5.0, 2.0, 18.0]])
-    )
 
 
 def test_until_first_end() -> None:
@@ -207,15 +191,6 @@ def test_what_comes_after_the_first_end_has_no_influence() -> None:
         for x in output:
             x[~mask] = 50.0
     assert all(map(torch.equal, before, gradients(output, values, trajectory)))
-
-
-def test_the_entropy_bonus_rewards_entropy() -> None:
-    output, values, trajectory = make_rollout(255)
-    bonus = loss_of(output, values, trajectory)["entropy_bonus"]
-    (gradient,) = torch.autograd.grad(bonus, [output.action_logits])
-    with torch.no_grad():
-        output.action_logits.sub_(gradient)
-    assert loss_of(output, values, trajectory)["entropy_bonus"] < bonus
 
 
 def test_its_weight_halves(agent: Agent) -> None:

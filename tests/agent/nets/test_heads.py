@@ -12,19 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from agent.nets.heads import (
-    REWARD_CODES,
-    VALUE_CODES,
-    Scalar,
-    Sign,
-    TwoHot,
-    greedy,
-    gumbel_max,
-    scalar_code,
-    symexp,
-    symlog,
-)
-from envs.errors import BadInput
+from agent.nets.heads import Scalar, Sign, TwoHot, greedy, gumbel_max, symexp, symlog
 
 CODE = TwoHot()
 STEP = 40 / 254
@@ -105,13 +93,6 @@ def test_scalar() -> None:
     output, x = torch.tensor([[1.0], [-2.0]]), torch.tensor([4.0, -2.5])
     assert Scalar().value(output).tolist() == [1, -2]
     assert Scalar().loss(output, x).tolist() == [9, 0.25]
-
-
-def test_codes_by_name() -> None:
-    assert isinstance(scalar_code("sign", REWARD_CODES), Sign)
-    assert isinstance(scalar_code("scalar", VALUE_CODES), Scalar)
-    with pytest.raises(BadInput, match="'sign' codes no .* two_hot, scalar"):
-        scalar_code("sign", VALUE_CODES)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
