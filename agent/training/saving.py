@@ -65,11 +65,7 @@ def save(trainer: Trainer, paused: bool = False) -> int:
 
 
 def load(trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
-    """Bring a trainer to where a checkpoint of its run stands.
-
-    Raises:
-        BadInput: Rows of the replay are damaged.
-    """
+    """Bring a trainer to where a checkpoint of its run stands. Raises Damaged as `saved.rows`."""
     replay, collector, state = trainer.replay, trainer.collector, saved.state
     trainer.agent.load_state_dict(saved.tensors["agent"])
     for part, learner in trainer.learners.items():

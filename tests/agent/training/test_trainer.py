@@ -87,9 +87,9 @@ def test_what_is_collected_and_learned(run, monkeypatch):
         collected.append((steps, random))
         return collect(self, steps, random, **others)
 
-    def spy_draw(self, *given, **others):
-        sampled.append((*given, *others.values()))
-        return draw(self, *given, **others)
+    def spy_draw(self, part, spec, count):
+        sampled.append((part, *spec, count))
+        return draw(self, part, spec, count)
 
     monkeypatch.setattr(Collector, "collect", spy_collect)
     monkeypatch.setattr(Replay, "draw", spy_draw)
