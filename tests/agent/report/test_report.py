@@ -88,11 +88,8 @@ def test_foreign_and_broken_runs_are_left_out(tmp_path: Path, text, monkeypatch)
     for name, line in zip(("bad", "damaged"), runs.left_out, strict=True):
         assert f"{name}`: left out (" in line and "\n" not in line and len(line) < 500
     assert not (tmp_path / "ran").exists()
-
-
-def test_no_run(tmp_path: Path):
-    with pytest.raises(BadInput, match="holds no run"):
-        find_runs(tmp_path)
+    with pytest.raises(BadInput, match=r"holds no run. `.*bad`: left out"):
+        find_runs(tmp_path / "runs" / "bad")
 
 
 def test_atari_by_hand(tmp_path: Path):
