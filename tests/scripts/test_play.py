@@ -47,12 +47,12 @@ def panel(picture: np.ndarray, number: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("where", "suffix"), [("both", "mp4"), ("dream", "gif"), ("real", "mp4")])
 def test_films(finished: Path, tmp_path: Path, capsys, where: str, suffix: str):
-    """Of 20 steps and the first frame of each of three episodes: Catch ends after nine."""
+    """Of 12 steps and the first frame of each of two episodes: Catch ends after nine."""
     before, path = contents(finished), tmp_path / "deep" / f"film.{suffix}"
-    play(f"run={finished}", "by=agent", "steps=20", "seed=4", f"where={where}", f"video={path}")
+    play(f"run={finished}", "by=agent", "steps=12", "seed=4", f"where={where}", f"video={path}")
     assert capsys.readouterr().out.endswith(f"film: {path}\n")
     film = imageio.imread(path)
-    assert len(film) == 23 if where != "dream" else len(film) > 20
+    assert len(film) == 14 if where != "dream" else len(film) > 12
     if where != "real":  # there as the environment renders it
         first, _ = make_single(EnvConfig(id="deltadream/Catch-v0"), 4).reset()
         expected = first.repeat(SIDE // 32, 0).repeat(SIDE // 32, 1).astype(int)
@@ -66,7 +66,7 @@ def test_films(finished: Path, tmp_path: Path, capsys, where: str, suffix: str):
 def test_a_film_is_made_again_alike(finished: Path, tmp_path: Path):
     def film(*arguments: str) -> np.ndarray:
         run, path = f"run={finished}/checkpoints/epoch_000002", tmp_path / "film.mp4"
-        play(run, "by=agent", "steps=9", f"video={path}", *arguments)
+        play(run, "by=agent", "steps=5", f"video={path}", *arguments)
         return imageio.imread(path)
 
     one, same, woken = film("where=both"), film("where=both"), film("where=both", "wake_every=1")
