@@ -16,9 +16,9 @@ WITHIN = 1000  # steps of an environment, within which env.max_restarts are acce
 
 
 class Restarted(Exception):
-    """The environment failed, and a new one, which has not been reset, has taken its place.
+    """The environment failed, and a new one, not reset yet, has taken its place.
 
-    Its message is a sentence about it. seen: the last observation before; None: there was none.
+    seen: the last observation before; None: there was none.
     """
 
     def __init__(self, message: str, seen: np.ndarray | None) -> None:

@@ -24,14 +24,11 @@ def find_image(
     """Where in an observation the image is; None: it has to be rendered.
 
     Args:
-        pixels: one of PIXELS.
-        image: the key of the image (`env.image`), if there are several; nested keys with dots
-            between.
+        pixels, image: as in EnvConfig; nested keys have dots between.
         layout, has_range: as in `is_image`.
 
     Raises:
-        BadInput: `pixels`, `image` or `layout` are not accepted, there are several images, or there
-            is none where there must be one.
+        BadInput: they are not accepted, there are several images, or none where there must be one.
     """
     if pixels not in PIXELS:
         raise BadInput(f"env.pixels={pixels} was given; choose one of {', '.join(PIXELS)}.")

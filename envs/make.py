@@ -19,7 +19,6 @@ from envs.actions import ChooseActions
 from envs.config import EnvConfig
 from envs.errors import BadInput, describe
 from envs.failures import Guarded
-from envs.images import is_picture
 from envs.locate import check_can_render, find_image
 from envs.observations import Frames
 from envs.rendering import keep_contexts_apart
@@ -27,12 +26,7 @@ from envs.spaces import Spaces
 from envs.wrappers import SeededEpisodes
 
 # How ids begin -> the package that registers them.
-OTHERS = {
-    "ALE/": "ale_py",
-    "MiniGrid-": "minigrid",
-    "BabyAI-": "minigrid",
-    "MinAtar/": "minatar.gym",
-}
+OTHERS = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "MinAtar/": "minatar.gym"}
 OF_A_CLASS = "python/"  # so begin the ids of environments that were made known in Python
 
 
@@ -53,25 +47,17 @@ def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:
     """As `make_single`, with `render_mode` "rgb_array" if the environment can show pictures."""
     env = make_single(config, seed)
     modes = env.metadata.get("render_modes") or []
-    if env.render_mode == "rgb_array" or "rgb_array" not in modes:
-        return env
-    with suppress(Exception, SystemExit):  # whatever a stranger's constructor or render() raises
+    if env.render_mode != "rgb_array" and "rgb_array" in modes:
         kwargs = config.kwargs | {"render_mode": "rgb_array"}
-        rendered = make_single(replace(config, kwargs=kwargs), seed)
-        rendered.env.reset(seed=0)  # not one of the episodes
-        if is_picture(rendered.render()):
+        with suppress(BadInput):  # a constructor that takes no render_mode, whatever it says
+            rendered = make_single(replace(config, kwargs=kwargs), seed)
             env.close()
             return rendered
-        rendered.close()
     return env
 
 
 def spaces_of(config: EnvConfig, seed: int) -> Spaces:
-    """What an agent sees and does there.
-
-    Raises:
-        BadInput: an agent cannot play it.
-    """
+    """What an agent sees and does there. Raises BadInput as `make_single`."""
     env = make_single(config, seed)
     env.close()
     return Spaces.of(env)
@@ -121,10 +107,9 @@ def _with_tuples(value: Any) -> Any:
         return {key: _with_tuples(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_tuples(inner) for inner in value]
-    if isinstance(value, str) and value.startswith("(") and value.endswith(")"):
-        with suppress(ValueError, SyntaxError):
-            read = ast.literal_eval(value)
-            return read if isinstance(read, tuple) else value
+    with suppress(ValueError, SyntaxError):
+        if isinstance(value, str) and isinstance(read := ast.literal_eval(value), tuple):
+            return read
     return value
 
 
@@ -174,17 +159,19 @@ def _not_registered(id: str) -> str:
             "in Python, and this process does not know it; call deltadream.register_env(<it>) "
             "first, in Python, or play a run in env.id=<module>:<id>."
         )
-    package = next((own for prefix, own in OTHERS.items() if name.startswith(prefix)), module)
+    packages = [f"{own}:{name}" for prefix, own in OTHERS.items() if name.startswith(prefix)]
+    game = None if module else game_of(name)
     spelled = {known.lower(): known for known in gymnasium.registry}
     near = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.7)
-    if package != module:
-        hint = f": did you mean {package}:{name}?"
-    elif not module and (game := game_of(name)):
-        hint = f": did you mean Atari's {game} (env.id=deltadream/Atari-v0 env.game={game})?"
+    if packages and id not in packages:
+        meant = packages[0]
+    elif game:
+        meant = f"Atari's {game} (env.id=deltadream/Atari-v0 env.game={game})"
     elif near:
-        hint = f": did you mean {module}{':' if module else ''}{spelled[near[0]]}?"
+        meant = f"{module}{module and ':'}{spelled[near[0]]}"
     else:
-        hint = "; gymnasium.pprint_registry() lists those that are."
-    if not module:
-        hint += " One of another package is env.id=minigrid:MiniGrid-Empty-5x5-v0, say."
-    return f"No environment is registered as {id!r}{hint}"
+        return (
+            f"No environment is registered as {id!r}; gymnasium.pprint_registry() lists those that "
+            "are, and env.id=minigrid:MiniGrid-Empty-5x5-v0, say, is one of another package."
+        )
+    return f"No environment is registered as {id!r}: did you mean {meant}?"

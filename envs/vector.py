@@ -27,17 +27,13 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
 
     After the last step of an episode the next step resets that environment: its action is ignored,
     its reward is 0 and its observation is the next episode's first (`AutoresetMode.NEXT_STEP`).
-
     In-process and parallel environments give the same observations.
 
-    Infos are Gymnasium's: each entry is an array with a value for each environment, beside a mask
-    `_entry` of the environments that gave one, also at an episode's last step. Of an environment's
-    own infos only what is used is kept: Crafter's counts, `infos["achievements"][name]`, int64
-    `[len(seeds)]`, and Atari's `game_continues`.
-
-    Where an environment failed and was restarted, `infos["failures"]` holds sentences about it. Its
-    episode is truncated, with reward 0 and the observation before the step that failed; after a
-    failed reset, another episode has begun.
+    Infos are Gymnasium's, with a mask `_entry` beside each array `entry`. Of an environment's own
+    only what is used is kept: Crafter's counts, `infos["achievements"][name]`, int64
+    `[len(seeds)]`, and Atari's `game_continues`. Where one failed and was restarted,
+    `infos["failures"]` holds sentences about it: its episode is truncated, with reward 0 and the
+    observation before the step that failed; after a failed reset, another episode has begun.
 
     Args:
         max_steps: after which an episode is truncated.

@@ -40,15 +40,12 @@ class Remote(gymnasium.Env):
     """An environment in a process, which ends with this one.
 
     `ask` begins a reset or a step, and `reset` or `step` waits for it; without it they do both.
+    They raise Failure where the environment raised an error, gives no answer or is dead.
 
     Args:
         make: makes the environment there.
         spaces: its observation and action space.
         timeout: seconds that a reset or step may take.
-
-    Raises:
-        Failure: in `reset` and `step`: the environment raised an error, hangs or is dead.
-        BadInput: there too: it cannot be made, or is not what it declares.
     """
 
     def __init__(

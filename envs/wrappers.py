@@ -29,32 +29,25 @@ class SeededEpisodes(gymnasium.Wrapper):
     """Episodes decided by (seed, number of the episode, actions), and by nothing before them.
 
     Each `reset()` starts the next episode: number 0, 1, 2, ... A `reset(seed=s)` makes `s` the seed
-    and starts its episode 0. Where the last step's info says `game_continues` (Atari: a life was
-    lost, and others remain), the next episode goes on with the same game, and is decided by its
-    actions too.
+    and starts its episode 0. After an episode's end, `step` is a reset too. Where the last step's
+    info says `game_continues` (Atari: a life was lost, and others remain), the next episode goes on
+    with the same game, and is decided by its actions too.
 
     If the environment is Restarted in a step, its episode is truncated there, with what was seen
-    before that step. If it is Restarted in a reset, the next episode begins instead. Then the info
-    has `failures`, a list of sentences.
+    before that step; if in a reset, the next episode begins instead. Then the info has `failures`,
+    a list of sentences.
 
     Attributes:
         seed: the seed from which every episode's own seed is derived.
         episode: the number of the running episode; -1 before the first reset.
         resume_from: None, or a `position` to which the next `reset()` brings the environment, by
-            replaying its actions; it returns what is seen then. So a resumed run restores its
-            environments without their internal state. Outer wrappers do not see the replayed steps.
-            In a vector environment, set it by `set_attr("resume_from", [one position per
-            environment])`. `reset(seed=s)` drops it. If the last action ended the episode, the next
-            `step` is a reset, as with NEXT_STEP. An environment that its seed does not decide may
-            end before the actions do: then `position` is not what was asked for.
+            replaying its actions; it returns what is seen then. An environment that its seed does
+            not decide may end before the actions do: then `position` is not what was asked for.
 
     Args:
         env: the environment. Its actions are numbers or arrays of them, and it has no wrapper that
             remembers past episodes.
         seed: a whole number, 0 or more.
-
-    Raises:
-        BadInput: the seed is negative.
     """
 
     def __init__(self, env: gymnasium.Env, seed: int):
