@@ -37,9 +37,6 @@ class EnvConfig:
             and go on, its episode truncated (docs/reliability.md).
         timeout: Seconds that a step or reset of an environment with a process of its own may take.
         max_restarts: Of an environment within 1,000 of its steps; one more stops the run.
-
-    Raises:
-        BadInput: the id is empty, or there is no such `on_error`.
     """
 
     id: str = "deltadream/Crafter-v1"

@@ -42,7 +42,7 @@ def check_choice(key: str, value: object, accepted: tuple[str, ...]) -> None:
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries -> dotted key -> value. An environment's arguments stay one value."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         inner = isinstance(value, dict) and not name.endswith("kwargs")
         flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
@@ -47,7 +47,7 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
         raise BadInput("No seed was given to make_vector: give one for each environment.")
     n = len(seeds)
     names = [f"{config.name} ({i} of {n})" if n > 1 else config.name for i in range(1, n + 1)]
-    make = partial(make_seen, config, max_steps)
+    make: Callable[[], gymnasium.Env] = partial(make_seen, config, max_steps)
     if config.parallel:
         end_if_imported()
         env = make()
@@ -117,7 +117,7 @@ class Environments(VectorEnv):
         return merged
 
 
-def _make_in_process(make: partial[gymnasium.Env], spec: EnvSpec | None) -> gymnasium.Env:
+def _make_in_process(make: Callable[[], gymnasium.Env], spec: EnvSpec | None) -> gymnasium.Env:
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
     return make()

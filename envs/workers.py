@@ -150,23 +150,19 @@ def work(make: Callable[[], gymnasium.Env], pipe: Connection) -> None:
                 answer = Failure(describe(error), "".join(traceback.format_exception(error)))
             pipe.send(answer)
     if env is not None:
-        env.close()
+        with suppress(Exception):
+            env.close()
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
 
 
 def _start_method() -> str:
-    """Python's "forkserver": what takes long to import is imported once, for all processes.
-
-    A command of ours needs no torch there; a script of a user's own may import it.
-    """
-    has_script = hasattr(sys.modules["__main__"], "__file__")
-    slow = ["torch"] if has_script and "torch" in sys.modules else []
+    """Python's "forkserver": what takes long to import is imported once, for all processes."""
+    is_script = hasattr(sys.modules["__main__"], "__file__")  # of a user, which each will import
+    slow = ["torch"] if is_script and "torch" in sys.modules else []
     multiprocessing.set_forkserver_preload(["envs.make", *slow])
     return "forkserver"
 

@@ -128,7 +128,8 @@ class SeededEpisodes(gymnasium.Wrapper):
 
     def _start_before(self, episode: int) -> None:
         self.episode = episode - 1
-        self._began, self._actions = episode, []
+        self._began = episode
+        self._actions: list[Any] = []
         self._ended, self._continues = True, False
 
     def _next_seed(self) -> int | None:

@@ -112,12 +112,6 @@ def test_a_limit_of_steps():
     assert [bool(row[3][0]) for row in rows[1:]] == [False, False, False, True, False] * 2
 
 
-def test_close_may_fail():
-    env = make_single(config(None), 0)
-    env.unwrapped.close = lambda: 1 / 0
-    env.close()
-
-
 @pytest.mark.parametrize("steps", range(9, 20))
 @pytest.mark.parametrize("fault", ["raise", "raise in reset"])
 def test_it_comes_back_where_it_stood(fault: str, steps: int):

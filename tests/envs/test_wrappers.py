@@ -2,8 +2,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.wrappers import RecordEpisodeStatistics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.errors import BadInput
@@ -12,23 +11,9 @@ from envs.games.crafter import CrafterEnv
 from envs.vector import Environments
 from envs.wrappers import SeededEpisodes, episode_seed
 
-SEEDS = st.integers(0, 2**40)
-
-
-def first_of_three(env: gymnasium.Env) -> list[np.ndarray]:
-    return [env.reset()[0] for _ in range(3)]
-
 
 def test_gymnasium_accepts_it():
     check_env(SeededEpisodes(CatchEnv(), 0), skip_render_check=True)
-
-
-@given(seed=SEEDS, other=SEEDS, episode=st.integers(0, 10**6), later=st.integers(0, 10**6))
-def test_each_episode_has_a_seed_of_its_own(seed: int, other: int, episode: int, later: int):
-    assert 0 <= episode_seed(seed, episode) < 2**32
-    assert (episode_seed(seed, episode) == episode_seed(other, later)) == (
-        (seed, episode) == (other, later)
-    )
 
 
 def test_episode_seeds_stay_what_they_are():
@@ -40,7 +25,7 @@ def test_episode_seeds_stay_what_they_are():
 def test_episodes_depend_on_seed_and_number_alone():
     env = SeededEpisodes(CrafterEnv(), 5)
     assert env.episode == -1
-    worlds = first_of_three(env)
+    worlds = [env.reset()[0] for _ in range(3)]
     assert env.episode == 2
     # However long the episodes before were.
     played = SeededEpisodes(CrafterEnv(), 5)
@@ -61,54 +46,24 @@ def test_a_negative_seed_is_refused():
         SeededEpisodes(CatchEnv(), -1)
 
 
-@pytest.mark.parametrize("game", [CatchEnv, CrafterEnv])
-def test_resumed_in_the_middle(game):
-    """The uninterrupted run and the resumed one see the same, into the episodes after."""
-    length = 6 if game is CatchEnv else 40
-    actions = np.random.default_rng(0).integers(game().action_space.n, size=40 + length).tolist()
-    whole = SeededEpisodes(game(), 1)
+def test_resumed_in_the_middle():
+    """The uninterrupted run and the resumed one see the same, into the next episode."""
+    whole, resumed = SeededEpisodes(CrafterEnv(length=60), 1), SeededEpisodes(CrafterEnv(60), 1)
     for _ in range(3):  # interrupted in episode 2
-        observation, info = whole.reset()
-    for action in actions[:length]:
-        observation, _, terminated, truncated, info = whole.step(action)
-        assert not (terminated or truncated)
-
-    resumed = SeededEpisodes(game(), 1)
-    resumed.resume_from = (2, 2, actions[:length])
+        whole.reset()
+    actions = np.random.default_rng(0).integers(17, size=80).tolist()
+    for action in actions[:40]:
+        observation, *_, info = whole.step(action)
+    resumed.resume_from = (2, 2, actions[:40])
     again, info_again = resumed.reset()
     np.testing.assert_array_equal(observation, again)
     assert info == info_again
     assert (resumed.position, resumed.resume_from) == (whole.position, None)
-
-    ends = 0
-    for action in actions[length:]:
+    for action in actions[40:]:  # the step after an episode's end is a reset
         step, step_again = whole.step(action), resumed.step(action)
         np.testing.assert_array_equal(step[0], step_again[0])
         assert step[1:] == step_again[1:]
-        if step[2] or step[3]:
-            ends += 1
-            np.testing.assert_array_equal(whole.reset()[0], resumed.reset()[0])
-    assert ends >= 1 or game is CrafterEnv
-
-
-def test_resumed_at_an_end_the_next_step_is_a_reset():
-    """As in a vector environment that resets at the step after the last."""
-    env, whole = SeededEpisodes(CatchEnv(), 0), SeededEpisodes(CatchEnv(), 0)
-    whole.reset()
-    for _ in range(9):
-        last, *_ = whole.step(1)
-    env.resume_from = (0, 0, [1] * 9)
-    np.testing.assert_array_equal(env.reset()[0], last)
-    assert env.position == (0, 0, [1] * 9)
-    observation, *rest = env.step(2)
-    np.testing.assert_array_equal(observation, whole.reset()[0])
-    assert rest == [0.0, False, False, {}] and env.episode == 1
-    for _ in range(9):  # and the episode is a whole one
-        observation, reward, terminated, *_ = env.step(0)
-        expected = whole.step(0)
-        np.testing.assert_array_equal(observation, expected[0])
-        assert (reward, terminated) == expected[1:3]
-    assert terminated
+    assert resumed.episode == 3
 
 
 def test_a_replay_stops_where_the_episode_ends():
@@ -136,15 +91,9 @@ class Lives(gymnasium.Env):
 
     def step(self, action):
         self.left, self.acted = self.left - 1, 2 * self.acted + action
-        over = self.left == 0
+        over = bool(self.left == 0)
         self.lives -= over
-        return (
-            self._frame(),
-            1.0,
-            bool(over),
-            False,
-            {"game_continues": bool(over and self.lives > 0)},
-        )
+        return self._frame(), 1.0, over, False, {"game_continues": over and self.lives > 0}
 
     def _frame(self):
         return np.array([self.of, self.lives, self.acted % 256], np.uint8)
@@ -168,7 +117,8 @@ def test_a_game_goes_on_over_several_episodes():
     assert later.env.of == began[3][1]
 
 
-@given(steps=st.integers(0, 40), seed=SEEDS)
+@settings(deadline=None, max_examples=50)
+@given(steps=st.integers(0, 40), seed=st.integers(0, 2**40))
 def test_a_game_of_several_episodes_comes_back_from_any_step(steps: int, seed: int):
     """After the step that ends a life, after the reset that follows, and everywhere between."""
     actions = np.random.default_rng(seed).integers(2, size=80).tolist()
@@ -183,13 +133,3 @@ def test_a_game_of_several_episodes_comes_back_from_any_step(steps: int, seed: i
         step, again = whole.step(np.array([action])), resumed.step(np.array([action]))
         for value, value_again in zip(step[:4], again[:4], strict=True):
             np.testing.assert_array_equal(value, value_again)
-
-
-def test_resumed_within_another_wrapper():
-    """Which sees none of the replayed steps."""
-    env = RecordEpisodeStatistics(SeededEpisodes(CatchEnv(), 0))
-    env.set_wrapper_attr("resume_from", (1, 1, [2] * 4))
-    env.reset()
-    for _ in range(5):
-        *_, terminated, _, info = env.step(0)
-    assert terminated and info["episode"]["l"] == 5 and env.get_wrapper_attr("episode") == 1

@@ -72,33 +72,6 @@ class Strange(Odd):
         return self._observation(), float(action[0]), False, self.steps == self.length, self.tells
 
 
-class Failing(Odd):
-    def step(self, action):
-        return ({}[f"level {self.steps + 1}"],) if self.steps == 2 else super().step(action)
-
-
-class Lying(Odd):
-    """Not within its bounds after a step."""
-
-    observation_space = Box(0, 1, (32, 32), np.float32)
-
-    def _observation(self):
-        return np.full((32, 32), 1.5 if self.steps == 2 else 0.5, np.float32)
-
-
-class Unseen(Odd):
-    """Renders nothing."""
-
-    observation_space = Box(-np.inf, np.inf, (4,), np.float32)
-    metadata = {"render_modes": ["rgb_array"]}
-
-    def __init__(self, render_mode=None):
-        self.render_mode = render_mode
-
-    def render(self):
-        return None
-
-
 class Unfilmed(Odd):
     """Says that it can be rendered, and cannot be made so."""
 
@@ -125,9 +98,7 @@ class Unseeded(Odd):
 
     def reset(self, *, seed=None, options=None):
         result = super().reset()
-        self.end = self.np_random.integers(
-            5, 40
-        )  # long, so that hardly ever all of them have just ended
+        self.end = self.np_random.integers(5, 40)  # so that they hardly ever end together
         return result
 
     def step(self, action):
@@ -145,29 +116,5 @@ class Apart(Odd):
         return super().reset(seed=seed)
 
 
-class Unready(Odd):
-    """Knows what it shows once it was reset, and cannot be closed before."""
-
-    @property
-    def observation_space(self):
-        raise RuntimeError("reset me first")
-
-    def close(self):
-        raise RuntimeError("reset me first")
-
-
-for env in (
-    Odd,
-    Unbounded,
-    Broken,
-    Strange,
-    Failing,
-    Lying,
-    Unseen,
-    Unfilmed,
-    NotANumber,
-    Unseeded,
-    Apart,
-    Unready,
-):
+for env in (Odd, Unbounded, Broken, Strange, Unfilmed, NotANumber, Unseeded, Apart):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)
