@@ -18,7 +18,6 @@ from gymnasium.wrappers import TimeLimit
 from envs.actions import ChooseActions
 from envs.config import EnvConfig
 from envs.errors import BadInput, describe
-from envs.failures import Guarded
 from envs.locate import check_can_render, find_image
 from envs.observations import Frames
 from envs.rendering import keep_contexts_apart
@@ -40,7 +39,7 @@ def make_single(config: EnvConfig, seed: int) -> SeededEpisodes:
         BadInput: the id is not registered, the constructor refuses the arguments, or the spaces are
             not accepted (`find_image`, `Frames`, `ChooseActions`).
     """
-    return SeededEpisodes(Guarded(partial(make_seen, config), config, config.name), seed)
+    return SeededEpisodes(partial(make_seen, config), seed, config)
 
 
 def make_rendered(config: EnvConfig, seed: int) -> SeededEpisodes:

@@ -16,7 +16,6 @@ from gymnasium.vector.utils import batch_space
 
 from envs.config import EnvConfig
 from envs.errors import BadInput
-from envs.failures import Guarded
 from envs.make import make_seen
 from envs.workers import Remote, end_if_imported
 from envs.wrappers import SeededEpisodes
@@ -56,8 +55,8 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
         make_there = partial(_make_in_process, make, gymnasium.registry.get(config.id))
         spaces = env.observation_space, env.action_space
         make = partial(Remote, make_there, spaces, config.timeout)
-    guarded = [Guarded(make, config, name) for name in names]
-    return Environments([SeededEpisodes(env, seed) for env, seed in zip(guarded, seeds)])
+    named = zip(seeds, names, strict=True)
+    return Environments([SeededEpisodes(make, seed, config, name) for seed, name in named])
 
 
 class Environments(VectorEnv):

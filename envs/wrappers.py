@@ -1,14 +1,17 @@
-"""Episodes that can be played again: a wrapper that any environment can be given."""
+"""Episodes that can be played again, of any environment, also of one that fails."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from envs.config import EnvConfig
 from envs.errors import BadInput
-from envs.failures import Guarded, Restarted
+from envs.failures import Restarts
+from envs.workers import Remote
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -19,7 +22,7 @@ def episode_seed(seed: int, episode: int) -> int:
 Position = tuple[int, int, list[Any]]
 """Where an environment stands: the number of the episode in which its game began, the number of
 the running episode, and all actions since the game's beginning. If the first number is the larger
-one, the running episode broke off (`Restarted`), and the next step begins the next."""
+one, the environment failed in the running episode, and the next step begins the next."""
 
 Progress = tuple[Any, float, dict[str, Any]]
 """Observation, reward and info of a reset or step."""
@@ -33,9 +36,10 @@ class SeededEpisodes(gymnasium.Wrapper):
     info says `game_continues` (Atari: a life was lost, and others remain), the next episode goes on
     with the same game, and is decided by its actions too.
 
-    If the environment is Restarted in a step, its episode is truncated there, with what was seen
-    before that step; if in a reset, the next episode begins instead. Then the info has `failures`,
-    a list of sentences.
+    An environment fails when `reset` or `step` raises an exception or SystemExit. That stops the
+    run, or the environment is made anew (`config.on_error`). Then, in a step, its episode is
+    truncated with what was seen before that step; in a reset, the next episode begins instead. The
+    info has `failures`, a list of sentences.
 
     Attributes:
         seed: the seed from which every episode's own seed is derived.
@@ -45,17 +49,33 @@ class SeededEpisodes(gymnasium.Wrapper):
             not decide may end before the actions do: then `position` is not what was asked for.
 
     Args:
-        env: the environment. Its actions are numbers or arrays of them, and it has no wrapper that
-            remembers past episodes.
+        make: makes the environment, the first one and its replacements. Its actions are numbers or
+            arrays of them, and it has no wrapper that remembers past episodes.
         seed: a whole number, 0 or more.
+        config: what is done when it fails.
+        name: of the environment, for people.
+
+    Raises:
+        EnvironmentFailed: in `reset` and `step`: it failed, and is not to be restarted.
+        BadInput: the seed is negative; later, it is not what it declares (`Frames`).
     """
 
-    def __init__(self, env: gymnasium.Env, seed: int):
-        super().__init__(env)
+    def __init__(
+        self,
+        make: Callable[[], gymnasium.Env],
+        seed: int,
+        config: EnvConfig | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__(make())
         if seed < 0:
             raise BadInput(f"An environment was given the seed {seed}: give 0 or more.")
+        config = config or EnvConfig()
+        self._make, self._restarts = make, Restarts(config, name or config.name)
         self.seed = seed
         self.resume_from: Position | None = None
+        self._step, self._steps = 0, 0  # of the episode, and of all
+        self._seen: Any = None
         self._start_before(0)
 
     @property
@@ -117,14 +137,19 @@ class SeededEpisodes(gymnasium.Wrapper):
 
     def ask(self, action: Any = None) -> None:
         """Have an environment in a process begin what `step(action)` or a reset will wait for."""
-        if isinstance(self.env, Guarded):
+        if isinstance(self.env, Remote):
             data = self._next_seed() if self._ended else action
             self.env.ask("reset" if self._ended else "step", data)
 
     def ask_to_close(self) -> None:
         """Have an environment in a process close itself before `close()` ends it."""
-        if isinstance(self.env, Guarded):
+        if isinstance(self.env, Remote):
             self.env.ask("close")
+
+    def close(self) -> None:
+        """Of an environment that fails in this, too, nothing more is wanted."""
+        with suppress(Exception, SystemExit):
+            self.env.close()
 
     def _start_before(self, episode: int) -> None:
         self.episode = episode - 1
@@ -139,24 +164,41 @@ class SeededEpisodes(gymnasium.Wrapper):
         failures: list[str] = []
         while True:
             seed = self._next_seed()
-            self.episode += 1
+            self.episode, self._step = self.episode + 1, 0
             if seed is not None:
                 self._began, self._actions = self.episode, []
             self._ended = self._continues = False
             try:
                 observation, info = self.env.reset(seed=seed, options=options)
-            except Restarted as restarted:
-                failures.append(str(restarted))
+            except (Exception, SystemExit) as error:
+                where = f"in the reset that begins its episode {self.episode + 1}"
+                failures.append(self._restart(error, where))
                 continue
+            self._seen = observation.copy()  # the environment's own array may change
             return observation, 0.0, info | {"failures": failures} if failures else info
 
     def _play(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._step, self._steps = self._step + 1, self._steps + 1
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
-        except Restarted as restarted:
+        except (Exception, SystemExit) as error:
+            where = f"at step {self._step} of its episode {self.episode + 1}"
+            report = self._restart(error, where)
             self._start_before(self.episode + 1)
-            return restarted.seen, 0.0, False, True, {"failures": [str(restarted)]}
+            return self._seen, 0.0, False, True, {"failures": [report]}
+        self._seen = observation.copy()
         self._actions.append(np.asarray(action).tolist())
         self._ended = terminated or truncated
         self._continues = bool(self._ended and info.get("game_continues", False))
         return observation, float(reward), terminated, truncated, info
+
+    def _restart(self, error: BaseException, where: str) -> str:
+        """Make the environment anew -> a sentence about it, if that is accepted."""
+        while True:
+            report = self._restarts.accept(error, where, self._steps)
+            self.close()
+            try:
+                self.env = self._make()
+                return report
+            except (Exception, SystemExit) as again:
+                error, where = again, "when it was made anew"

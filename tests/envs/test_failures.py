@@ -5,10 +5,10 @@ import pytest
 
 from envs.config import EnvConfig
 from envs.errors import BadInput, EnvironmentFailed
-from envs.failures import Guarded, Restarted
+from envs.failures import Restarts
 from envs.make import make_single
 from envs.vector import make_vector
-from tests.envs.misbehaving import FRAMES, REWARDS, Misbehaving
+from tests.envs.misbehaving import FRAMES, REWARDS
 
 RAISING = ("raise", "raise in reset", "SystemExit")
 BREAKING = (*REWARDS, *FRAMES, "action space")
@@ -77,17 +77,12 @@ def test_only_so_often(fault: str):
 
 
 def test_restarts_long_ago_do_not_count():
-    env = Guarded(
-        lambda: Misbehaving("raise", 600), config(None, on_error="restart", max_restarts=1), "X"
-    )
-    env.reset()
-    for failing in range(1, 4 * 601):
-        if failing % 601:
-            env.step(0)
-            continue
-        with pytest.raises(Restarted if failing in (601, 3 * 601) else EnvironmentFailed):
-            env.step(0)
-        env.env.unwrapped.left = 600
+    restarts = Restarts(config(None, on_error="restart", max_restarts=2), "X")
+    for steps in (0, 0, 1000, 1500, 2000):
+        told = restarts.accept(KeyError("a"), "at step 3", steps)
+        assert told == "The environment X failed at step 3: KeyError: 'a'; it is restarted."
+    with pytest.raises(EnvironmentFailed):
+        restarts.accept(KeyError("a"), "at step 3", 2000)
 
 
 def test_the_others_notice_nothing():

@@ -13,7 +13,7 @@ from envs.wrappers import SeededEpisodes, episode_seed
 
 
 def test_gymnasium_accepts_it():
-    check_env(SeededEpisodes(CatchEnv(), 0), skip_render_check=True)
+    check_env(SeededEpisodes(CatchEnv, 0), skip_render_check=True)
 
 
 def test_episode_seeds_stay_what_they_are():
@@ -23,18 +23,18 @@ def test_episode_seeds_stay_what_they_are():
 
 
 def test_episodes_depend_on_seed_and_number_alone():
-    env = SeededEpisodes(CrafterEnv(), 5)
+    env = SeededEpisodes(CrafterEnv, 5)
     assert env.episode == -1
     worlds = [env.reset()[0] for _ in range(3)]
     assert env.episode == 2
     # However long the episodes before were.
-    played = SeededEpisodes(CrafterEnv(), 5)
+    played = SeededEpisodes(CrafterEnv, 5)
     for world in worlds:
         np.testing.assert_array_equal(played.reset()[0], world)
         for _ in range(7):
             played.step(played.action_space.sample())
     assert not np.array_equal(worlds[0], worlds[1])
-    assert not np.array_equal(worlds[0], SeededEpisodes(CrafterEnv(), 6).reset()[0])
+    assert not np.array_equal(worlds[0], SeededEpisodes(CrafterEnv, 6).reset()[0])
     # However it was to go on, a seed starts over.
     played.resume_from = (9, 9, [0])
     np.testing.assert_array_equal(played.reset(seed=5)[0], worlds[0])
@@ -43,12 +43,12 @@ def test_episodes_depend_on_seed_and_number_alone():
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(BadInput, match="-1"):
-        SeededEpisodes(CatchEnv(), -1)
+        SeededEpisodes(CatchEnv, -1)
 
 
 def test_resumed_in_the_middle():
     """The uninterrupted run and the resumed one see the same, into the next episode."""
-    whole, resumed = SeededEpisodes(CrafterEnv(length=60), 1), SeededEpisodes(CrafterEnv(60), 1)
+    whole, resumed = (SeededEpisodes(lambda: CrafterEnv(length=60), 1) for _ in "ab")
     for _ in range(3):  # interrupted in episode 2
         whole.reset()
     actions = np.random.default_rng(0).integers(17, size=80).tolist()
@@ -68,7 +68,7 @@ def test_resumed_in_the_middle():
 
 def test_a_replay_stops_where_the_episode_ends():
     """An environment that its seed does not decide may end before the actions do."""
-    env = SeededEpisodes(CatchEnv(), 0)
+    env = SeededEpisodes(CatchEnv, 0)
     env.resume_from = (4, 4, [1] * 12)
     env.reset()
     assert env.position == (4, 4, [1] * 9)
@@ -101,7 +101,7 @@ class Lives(gymnasium.Env):
 
 def test_a_game_goes_on_over_several_episodes():
     """Only its first episode is seeded; the position holds all of its actions."""
-    env = SeededEpisodes(Lives(), 3)
+    env = SeededEpisodes(Lives, 3)
     began = []
     for _ in range(9):
         env.reset()
@@ -111,7 +111,7 @@ def test_a_game_goes_on_over_several_episodes():
     games = [game for game, _ in began]
     assert games == [0, 0, 0, 3, 3, 3, 6, 6, 6]
     assert len(set(began)) == 3 and len({of for _, of in began}) == 3
-    later = SeededEpisodes(Lives(), 3)
+    later = SeededEpisodes(Lives, 3)
     later.resume_from = (3, 3, [])
     later.reset()
     assert later.env.of == began[3][1]
@@ -122,7 +122,7 @@ def test_a_game_goes_on_over_several_episodes():
 def test_a_game_of_several_episodes_comes_back_from_any_step(steps: int, seed: int):
     """After the step that ends a life, after the reset that follows, and everywhere between."""
     actions = np.random.default_rng(seed).integers(2, size=80).tolist()
-    whole, resumed = (Environments([SeededEpisodes(Lives(), seed)]) for _ in "ab")
+    whole, resumed = (Environments([SeededEpisodes(Lives, seed)]) for _ in "ab")
     seen = whole.reset()[0]
     for action in actions[:steps]:
         seen = whole.step(np.array([action]))[0]

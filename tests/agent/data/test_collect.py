@@ -40,7 +40,7 @@ class Counter(gymnasium.Env):
 
 
 def counters(*lengths: int) -> SyncVectorEnv:
-    makers = [lambda n=n: SeededEpisodes(ChooseActions(Counter(n)), 0) for n in lengths]
+    makers = [lambda n=n: SeededEpisodes(lambda: ChooseActions(Counter(n)), 0) for n in lengths]
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
