@@ -39,13 +39,6 @@ class Odd(gymnasium.Env):
         return self._observation(), self.reward, self.steps == 4, False, self.tells
 
 
-class Unbounded(Odd):
-    """Numbers, and pictures in a window only."""
-
-    observation_space = Box(-np.inf, np.inf, (32, 32, 3), np.float32)
-    metadata = {"render_modes": ["human"]}
-
-
 class Broken(Odd):
     def __init__(self):
         raise OSError("its data are missing")
@@ -116,5 +109,5 @@ class Apart(Odd):
         return super().reset(seed=seed)
 
 
-for env in (Odd, Unbounded, Broken, Strange, Unfilmed, NotANumber, Unseeded, Apart):
+for env in (Odd, Broken, Strange, Unfilmed, NotANumber, Unseeded, Apart):
     gymnasium.register(f"{env.__name__}-v0", entry_point=env)
