@@ -116,7 +116,7 @@ class Player:
 
 
 def failures_in(info: dict[str, Any]) -> list[str]:
-    """What the environments tell of their restarts, if any failed."""
+    """What the environments report of their restarts, if any failed."""
     return [failure for own in info.get("failures", ()) for failure in own or ()]
 
 
@@ -226,7 +226,7 @@ class Collector:
         observations, info = player.envs.reset()
         player.failures = failures_in(info)
         player.frames = to_frames(observations)
-        # An environment cannot show again how a broken episode ended, if the next has not begun.
+        # An environment cannot show again how a broken episode ended, if the next has not started.
         broken = torch.tensor([first > episode for first, episode, _ in positions])
         player.frames[broken] = tensors["frames"][broken]
         is_restored = (

@@ -117,16 +117,9 @@ class Replay:
         truncated: ArrayLike,
         is_step: ArrayLike,
     ) -> None:
-        """Enter one vector step.
+        """Enter one vector step: the fields of `agent.data.collect.Row`.
 
-        Args:
-            frames: [N, C, H, W] uint8.
-            actions: [N, F] integer.
-            rewards: [N] float.
-            terminated: [N] bool; so are the following.
-            truncated: whether the step ended the episode before its end.
-            is_step: False where the environment showed its last frame and was reset; then only the
-                frame counts.
+        Where `is_step` is False only the frame counts.
         """
         flags = [np.asarray(flag, bool) for flag in (terminated, truncated, is_step)]
         self.table.add(*flags)

@@ -125,7 +125,7 @@ def resumed_config(saved: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
     before, after = OmegaConf.structured(saved), OmegaConf.structured(saved)
     for override in parsed(overrides):
         key, value = override.key_or_group, override.value()
-        given = override.input_line.lstrip("+")
+        given = str(override.input_line).lstrip("+")
         # env=gym names no environment.
         if key in ("resume", "sweep") or given in (f"experiment={saved.experiment}", "env=gym"):
             continue
@@ -200,7 +200,7 @@ def changed_environment(
         if key.split(".")[0] == "env":
             OmegaConf.update(changed, key, value, force_add=True)
     check_trusted(trained, names_environment(overrides))
-    return OmegaConf.to_object(changed)["env"]  # type: ignore[call-overload, index]
+    return OmegaConf.to_object(changed)["env"]  # type: ignore[call-overload, index, return-value]
 
 
 def check_trusted(env: EnvConfig, named: bool, remedy: str | None = None) -> None:

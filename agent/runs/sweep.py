@@ -47,7 +47,13 @@ def train_in_sweep(config: TrainConfig, overrides: list[str]) -> None:
         config.run = str(folder)
         train(config, overrides)
         return
-    saved = load_whole(folder, lambda saved: config)[0]
+
+    def look(saved: checkpoint.Checkpoint) -> TrainConfig:
+        if config.damaged == "previous":  # before a run is called finished
+            saved.verify()
+        return config
+
+    saved, _ = load_whole(folder, look)
     for key, before, after in differences(config_from_state(saved.state), config):
         if not may_change(key):
             raise BadInput(

@@ -111,12 +111,11 @@ def save(
         epoch: number of epochs that are over.
         tensors: name -> tensors of any shape, dtype, device and layout.
         state: what JSON can hold; tuples come back as lists, keys as strings.
-        chunks: all rows of the replay to be restored with it, from `append_rows` and
-            `Checkpoint.chunks`.
+        chunks: all rows of the replay, from `append_rows` and `Checkpoint.chunks`.
         keep: how many checkpoints remain, this one included, besides that of epoch `best`.
         best: epoch of a checkpoint that stays.
-        paused: whether the run stands within the epoch that follows. Then the checkpoint does not
-            count for `keep`, and it goes when the next one is written.
+        paused: whether the run stands within the epoch that follows. Such a checkpoint does not
+            count for `keep`, and is removed when the next one is written.
 
     Returns:
         The checkpoint's folder.

@@ -15,7 +15,8 @@ def get_random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Python's, NumPy's and torch's generators, CPU and CUDA -> (tensors, rest for JSON)."""
     algorithm, words, *rest = np.random.get_state()
     cuda = {f"cuda_{i}": generator for i, generator in enumerate(torch.cuda.get_rng_state_all())}
-    state = {"python": random.getstate(), "numpy": [algorithm, words.tolist(), *rest]}
+    numpy = [algorithm, words.tolist(), *rest]  # type: ignore[attr-defined]
+    state = {"python": random.getstate(), "numpy": numpy}
     return {"cpu": torch.get_rng_state(), **cuda}, state
 
 
