@@ -65,7 +65,7 @@ def test_the_time_of_the_updates(monkeypatch):
             3,
             "size 1 to 1e\\+10 all count|size 1e\\+10 all",
         ),
-        (["replay.capacity=1000000000000"], {}, 3, "lower replay.capacity"),
+        (["replay.capacity=1000000000000"], {}, 3, "replay.capacity=.* needs"),
         (["agent.policy.conv.patch=5"], {}, 3, "image size 32 is not divisible by 5"),
         ([], {}, 1, "only one action"),
         ([], {"lengths": (2000, 3000)}, 3, "2,000 steps or more.*plays 33 in the whole run"),
