@@ -123,11 +123,6 @@ def run_many(name: str, schema: type, main: Main, arguments: list[str]) -> None:
         raise BadInput(explain(error, schema)) from error
 
 
-def sweeping() -> bool:
-    """Whether this is one of the runs of --multirun."""
-    return HydraConfig.initialized()
-
-
 def refuse(sentence: str) -> int:
     """Print why, and return the exit code of bad input."""
     print(" ".join(sentence.split()), file=sys.stderr, flush=True)

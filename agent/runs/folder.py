@@ -82,13 +82,6 @@ def abandon(folder: Path, epoch: int) -> None:
             path.unlink()
 
 
-def check_folders(folder: Path) -> None:
-    """Raises BadInput if a file is where a run that goes on will make a folder."""
-    for path in (folder / name for name in files.FOLDERS):
-        if path.is_file():
-            raise BadInput(f"{path} is no folder; take it away, or put back what was there.")
-
-
 def describe(folder: Path, config: TrainConfig) -> None:
     """Write what a person who finds the folder wants to know: README.txt and config.yaml."""
     files.write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)).encode())

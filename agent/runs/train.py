@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import TrainConfig
-from agent.runs.folder import check_folders, wanted_folder
+from agent.runs.folder import wanted_folder
 from agent.runs.resume import check_spaces, load_run, spaces_from_state
 from envs.make import spaces_of
 from envs.trial import try_out
@@ -41,7 +41,6 @@ def train(config: TrainConfig, overrides: list[str], callbacks: Iterable[Callbac
     saved = None
     if config.resume is not None:
         saved, config = load_run(config.resume, overrides)
-        check_folders(saved.run)
     config.check()
     trial = try_out(config.env, config.seed, TRIAL_STEPS)
     spaces = trial.spaces
