@@ -81,9 +81,8 @@ def test_catch_learns_its_world(tmp_path, monkeypatch):
     )
     agent, segments = unseen(tmp_path / "run", steps=1000, segments=128, length=8)
     ours, copied = errors(agent, segments)
-    assert ours < copied
+    assert ours < copied / 2
     for name, (loss, base_rate) in predictions(agent, segments).items():
-        print(name, loss, base_rate, ours / copied)
         assert loss < base_rate, name
 
 
