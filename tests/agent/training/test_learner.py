@@ -167,7 +167,7 @@ WHOLE = [
 def test_the_compiler_takes_an_update_whole_and_once(name, part, bf16):
     """No graph break (fullgraph), and after the first updates nothing is compiled anew.
 
-    Of frames' dynamics: tests/agent/world_models/test_frame_dynamics.py.
+    A rollout of IRIS: tests/agent/world_models/test_worlds.py.
     """
     graphs = []
 
