@@ -116,7 +116,7 @@ def test_stopped(place: Path, number: signal.Signals, to_all: bool, code: int):
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 3
         (os.killpg if to_all else os.kill)(process.pid, number)
-        process.join(60)
+        process.join(300)
         assert psutil.wait_procs(workers, timeout=5)[1] == []
         assert process.exitcode == code
         if number != signal.SIGKILL:
