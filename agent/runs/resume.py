@@ -13,11 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from agent.config import TrainConfig
 from agent.config.compose import is_group, merged
 from agent.runs.cli import argument
 from agent.storage import checkpoint
+from agent.storage.files import read_config
 from agent.storage.metrics import read_metrics
 from envs.config import EnvConfig
 from envs.errors import BadInput
@@ -160,18 +162,32 @@ def differences(saved: TrainConfig, now: TrainConfig) -> Iterator[tuple[str, Any
 
 
 def unread_config(folder: Path, saved: TrainConfig, now: TrainConfig) -> str | None:
-    """A sentence if the config.yaml of a resumed run's folder was edited. It is not read.
+    """A sentence about what was edited in a run's config.yaml, which is not read.
 
     Args:
         folder: of the run.
         saved: the checkpoint's configuration.
         now: the same with the command line's changes.
     """
-    path = folder / "config.yaml"
-    own = [OmegaConf.to_yaml(OmegaConf.structured(config)) for config in (saved, now)]
-    if path.exists() and path.read_text(errors="replace") not in own:
-        return f"{path} differs from the checkpoint, whose values count; it is written anew."
-    return None
+    before, after = (flatten(dataclasses.asdict(config)) for config in (saved, now))
+    try:
+        there = flatten(read_config(folder))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, YAMLError):
+        edited = ["it is not readable"]
+    else:
+        edited = sorted(
+            f"{key}={there.get(key)}"
+            for key in there.keys() | before.keys()
+            if key not in PLACE and there.get(key) not in (before.get(key), after.get(key))
+        )
+    if not edited:
+        return None
+    return (
+        f"{folder / 'config.yaml'} was edited ({', '.join(edited)}), and is not read: the "
+        "checkpoint's values count, and it is written anew."
+    )
 
 
 def names_environment(overrides: Sequence[str]) -> bool:

@@ -290,7 +290,7 @@ def test_an_edited_config_does_not_count(two, capsys):
     file.write_text(text.replace("hidden: 8", "hidden: 16"))
     resume(two, "epochs=3")
     out = capsys.readouterr().out
-    assert f"{file} differs from the checkpoint, whose values count; it is written anew.\n" in out
+    assert f"{file} was edited (agent.policy.hidden=16), and is not read: the checkpoint" in out
     assert "changed: epochs was 4 and is 3 from now on\n" in out
     assert checkpoint.load(two).state["config"]["agent"]["policy"]["hidden"] == 8
     assert yaml.safe_load(file.read_text()) == yaml.safe_load(text) | {"epochs": 3}
