@@ -76,6 +76,8 @@ class SeededEpisodes(gymnasium.Wrapper):
         self.resume_from: Position | None = None
         self._step, self._steps = 0, 0  # of the episode, and of all
         self._seen: Any = None
+        self._was_plain: bool | None = None  # whether an episode ever began with a single colour
+        self._is_anew = False
         self._start_before(0)
 
     @property
@@ -170,6 +172,7 @@ class SeededEpisodes(gymnasium.Wrapper):
             self._ended = self._continues = False
             try:
                 observation, info = self.env.reset(seed=seed, options=options)
+                self._check_shows(observation)
             except (Exception, SystemExit) as error:
                 where = f"in the reset that begins its episode {self.episode + 1}"
                 failures.append(self._restart(error, where))
@@ -192,13 +195,23 @@ class SeededEpisodes(gymnasium.Wrapper):
         self._continues = bool(self._ended and info.get("game_continues", False))
         return observation, float(reward), terminated, truncated, info
 
+    def _check_shows(self, first: np.ndarray) -> None:
+        """A renderer may break when another is closed: it shows black, and raises nothing."""
+        is_plain = bool((first == first.reshape(-1, first.shape[-1])[0]).all())
+        if is_plain and self._is_anew and self._was_plain is False:
+            raise RuntimeError(
+                "made anew it shows a single colour, which it did not before (env.parallel=true "
+                "gives it a process of its own)"
+            )
+        self._was_plain = bool(self._was_plain) or is_plain
+
     def _restart(self, error: BaseException, where: str) -> str:
         """Make the environment anew -> a sentence about it, if that is accepted."""
         while True:
             report = self._restarts.accept(error, where, self._steps)
             self.close()
             try:
-                self.env = self._make()
+                self.env, self._is_anew = self._make(), True
                 return report
             except (Exception, SystemExit) as again:
                 error, where = again, "when it was made anew"

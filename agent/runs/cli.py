@@ -16,6 +16,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -114,6 +115,13 @@ def run_many(name: str, schema: type, main: Main, arguments: list[str]) -> None:
                 refuse(f"{' '.join(as_given(given))}: {error}")
                 raise error
 
+    def value_of(job: JobReturn) -> Any:
+        """What a run came to; Hydra's own property writes a line of its own where one failed."""
+        if job.status == JobStatus.FAILED:
+            raise job._return_value
+        return job._return_value
+
+    JobReturn.return_value = property(value_of, JobReturn.return_value.fset)
     sys.argv[1:] = ["--multirun", *map(forced, arguments)]
     try:
         hydra_main()

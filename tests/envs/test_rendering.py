@@ -11,9 +11,10 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from envs.config import EnvConfig
-from envs.errors import BadInput
+from envs.errors import BadInput, EnvironmentFailed
 from envs.make import make_single
 from envs.trial import try_out
+from envs.vector import make_vector
 
 OSMESA = (
     "def made():\n    raise AttributeError(\"'NoneType' object has no attribute 'glGetError'\")\n"
@@ -28,8 +29,8 @@ class Drawn(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"]}
     made = 0
 
-    def __init__(self, render_mode=None, black_after=99):
-        self.render_mode = render_mode
+    def __init__(self, render_mode=None, black_after=99, fails_at=0):
+        self.render_mode, self.fails_at, self.steps = render_mode, fails_at, 0
         Drawn.made += render_mode is not None
         self.is_black = Drawn.made > black_after
 
@@ -38,21 +39,42 @@ class Drawn(gymnasium.Env):
         return np.zeros(3, np.float32), {}
 
     def step(self, action):
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("no more")
         return np.zeros(3, np.float32), 1.0, False, False, {}
 
     def render(self):
         return self.np_random.integers(0, 256, (32, 32, 3), np.uint8) * np.uint8(not self.is_black)
 
 
-def test_black_when_made_again(monkeypatch):
-    """What is true is said, and not that its seed does not decide it."""
+def drawn(black_after: int, fails_at: int = 0, **settings) -> EnvConfig:
+    Drawn.made = 0
+    kwargs = {"black_after": black_after, "fails_at": fails_at}
+    return EnvConfig(id="Drawn-v0", kwargs=kwargs, **settings)
+
+
+@pytest.fixture
+def known(monkeypatch) -> None:
     spec = gymnasium.envs.registration.EnvSpec("Drawn-v0", Drawn)
     monkeypatch.setitem(gymnasium.registry, "Drawn-v0", spec)
 
-    def drawn(black_after: int, **settings) -> EnvConfig:
-        Drawn.made = 0
-        return EnvConfig(id="Drawn-v0", kwargs={"black_after": black_after}, **settings)
 
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("black_after", [1, 9])
+def test_black_after_a_restart(black_after: int):
+    """It is not gone on with, and pictures are."""
+    envs = make_vector(drawn(black_after, fails_at=3, on_error="restart", max_restarts=5), [0])
+    envs.reset()
+    said = "max_restarts=5" if black_after == 9 else "made anew it shows a single colour"
+    with pytest.raises(EnvironmentFailed, match=said):
+        for _ in range(30):
+            assert envs.step(np.array([[0]]))[0].any()
+
+
+@pytest.mark.usefixtures("known")
+def test_black_when_made_again():
+    """What is true is said, and not that its seed does not decide it."""
     with pytest.raises(BadInput, match="single colour once it was made before.*parallel=true"):
         try_out(drawn(1), 0, 20)
     assert "seed" not in str(try_out(drawn(1, parallel=True), 0, 20).mistakes())

@@ -89,8 +89,8 @@ def test_a_patch_is_decoded_from_its_own_place() -> None:
 def test_misfits_are_refused() -> None:
     for changes, message in (
         ({"down": [1, 1]}, "mult has 3 stages and down has 2"),
-        ({"base": 6}, "base=6 .* groups=4"),
-        ({"attention": 4}, "attention=4 was given for 3 stages"),
+        ({"base": 6}, "groups=4 .* base=6"),
+        ({"attention": 4}, "attention=4 is more than the 3 stages"),
     ):
         with pytest.raises(BadInput, match=message):
             small(**changes).output_size(64)
@@ -100,7 +100,7 @@ def test_misfits_are_refused() -> None:
     for size in (0, 2):
         with pytest.raises(BadInput, match=f"image size {size} is not divisible by 4"):
             small().output_size(size)
-    with pytest.raises(BadInput, match="256×256 take 5 halvings .* has 2 stages; give mult more"):
+    with pytest.raises(BadInput, match="256×256 take 5 halvings, and mult has 2 stages; give mult more"):
         ConvConfig(mult=[1, 2], down=None).fitted(256, "conv")
 
 

@@ -25,6 +25,7 @@ from agent.quantizers.codebooks import rotate
 from agent.quantizers.make import make_quantizer
 from agent.runs.api import configure
 from envs.errors import BadInput
+from envs.settings import check_values
 from tests.agent.quantizers.test_quantizers import noise
 from tests.tiny import experiment
 
@@ -262,7 +263,7 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(BadInput, match="multiple of 2 as dim"):
         make_quantizer(CosineEmaConfig(size=1024, dim=33, codebooks=2))
     with pytest.raises(BadInput, match="gradient=gumbel .* straight_through, rotation"):
-        VqConfig(gradient="gumbel")
+        check_values(VqConfig(gradient="gumbel"), "quantizer.")
 
 
 @pytest.mark.parametrize(

@@ -145,14 +145,7 @@ def test_every_metric(whole):
 
 def test_the_folder_explains_itself(whole):
     text = (whole / "README.txt").read_text()
-    for part in (
-        "experiment=catch",
-        "seed=7",
-        "torch 2.",
-        "Python 3.",
-        "resume=",
-        "evaluate.py run=",
-    ):
+    for part in ("experiment=catch", "seed=7", "resume=", "evaluate.py run="):
         assert part in text
     assert "hidden: 8" in (whole / "config.yaml").read_text()
     result = whole / "evaluation_agent_epoch_000003_seed_1000_episodes_4.json"
