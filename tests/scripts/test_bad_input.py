@@ -58,7 +58,7 @@ VALUES = {
     "agent.tokenizer.tokens=3": ["3 tokens", "tile"],
     "agent.dynamics.transformer.heads=3": ["heads=3", "multiple"],
     # A machine that is too small
-    "replay.capacity=1000000000000": ["replay.capacity=1000000000000", "memory", "lower replay.capacity"],
+    "replay.capacity=1000000000000": ["replay.capacity=1000000000000", "memory", "lower it"],
     "agent.policy.hidden=2000000": ["memory", "lower"],
 }  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_values(given: str, place: Path):
         (["resume=nothing"], ["nothing holds no checkpoint", "a run's folder"]),
         (["resume=empty"], ["empty holds no checkpoint"]),
         (["resume=run"], ["run has all its 2 epochs", "epochs=4"]),
-        (["resume=run", "epochs=4", "experiment=crafter"], ["experiment=catch", "experiment=crafter"]),
+        (["resume=run", "epochs=4", "experiment=crafter"], ["experiment=crafter", "leave it out"]),
         (["resume=run", "epochs=4", "agent=dart"], ["agent=dart", "leave it out"]),
         (["resume=run", "epochs=4", "seed=3"], ["seed=3", "seed=0", "may change epochs"]),
         (["resume=run", "epochs=4", "evaluation.episodes=0"], ["evaluation.episodes=0"]),
