@@ -167,14 +167,9 @@ def test_burn_in_and_horizon_may_fill_the_context(burn_in: int, horizon: int) ->
     assert positions[-1] == 8 * 6 - 1  # the last Δ-token is pending
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("world", "policy"),
-    [
-        ("frame", "vit"),
-        pytest.param("delta", "code_lstm", marks=pytest.mark.long),
-        ("frame", "cnn_lstm"),
-    ],  # no preset's
+    ("world", "policy"), [("frame", "vit"), ("delta", "code_lstm"), ("frame", "cnn_lstm")]
 )
 def test_compiled_as_eagerly(world: str, policy: str) -> None:
     run = configure("experiment=catch")

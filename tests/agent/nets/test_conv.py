@@ -100,7 +100,9 @@ def test_misfits_are_refused() -> None:
     for size in (0, 2):
         with pytest.raises(BadInput, match=f"image size {size} is not divisible by 4"):
             small().output_size(size)
-    with pytest.raises(BadInput, match="256×256 take 5 halvings, and mult has 2 stages; give mult more"):
+    with pytest.raises(
+        BadInput, match="256×256 take 5 halvings, and mult has 2 stages; give mult more"
+    ):
         ConvConfig(mult=[1, 2], down=None).fitted(256, "conv")
 
 

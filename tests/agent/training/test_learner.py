@@ -122,7 +122,10 @@ def check_compiled(name: str, part: str, device: str) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [pytest.param(p, marks=pytest.mark.long if p == "policy" else pytest.mark.slow) for p in PARTS],
+    [
+        pytest.param(p, marks=pytest.mark.slow if p == "tokenizer" else pytest.mark.long)
+        for p in PARTS
+    ],
 )
 def test_compiled_updates_equal_eager_ones(part):
     """Of the others: tests/agent/test_agents.py."""
