@@ -136,6 +136,9 @@ class DeltaWorld(World[DeltaLatent]):
         weight = self.dynamics.transformer.positions.weight
         return self.latent(frames, weight.new_zeros(len(frames), 1, weight.shape[1]))
 
+    def observe(self, frames: Tensor) -> Tensor:
+        return frames if self.reads == "frames" else super().observe(frames)
+
     def dynamics_frames(self, frames: Tensor) -> Tensor:
         """What the dynamics reads of frames [B, T, C, H, W] uint8."""
         return frames
