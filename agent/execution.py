@@ -1,7 +1,6 @@
 """How a function of tensors runs: eager, compiled or as a CUDA graph; in float32 or bf16.
 
-Only this file knows about autocast, compilation and CUDA graphs. The functions that it runs must
-not read tensors back to the host, branch on data or change shapes.
+The functions that it runs must not read tensors back to the host, branch on data or change shapes.
 """
 
 from __future__ import annotations

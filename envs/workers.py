@@ -69,7 +69,7 @@ class Remote(gymnasium.Env):
         patience = self._timeout if self._started else max(START_SECONDS, self._timeout)
         self._patience = CLOSE_SECONDS if command == "close" else patience
         self._asked, self._deadline = command, monotonic() + self._patience
-        with suppress(OSError):  # it is dead: so is what waits for the answer told
+        with suppress(OSError):  # it is dead: who waits for the answer gets the error
             self._pipe.send((command, data))
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:

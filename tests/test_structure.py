@@ -1,4 +1,4 @@
-"""Which way the imports run: a room imports only from the rooms below it, and no files in a circle.
+"""Which way the imports run: a package imports only from those listed before it, and no files in a circle.
 
 `python tests/test_structure.py` prints the lines of every room and the arrows between them.
 """

@@ -52,15 +52,6 @@ def write_new(path: Path, data: bytes) -> None:
         raise
 
 
-def check_room(path: Path) -> None:
-    """Raises the OSError that says why nothing can be written beside `path`, if nothing can."""
-    probe = path.with_name(f".probe-{path.name}")
-    try:
-        write(probe, bytes(2**20))
-    finally:
-        probe.unlink(missing_ok=True)
-
-
 def disk_full(error: BaseException | None) -> OSError | None:
     """The error of a full disk or quota behind an error, if there is one."""
     while error is not None and not (isinstance(error, OSError) and error.errno in FULL):

@@ -122,7 +122,7 @@ class Trainer:
         return self.finished or self.epoch >= self.config.epochs
 
     def finish(self) -> None:
-        """Have the run end after the present epoch, evaluated and saved. For callbacks."""
+        """Have the run end after the present epoch, which is saved. For callbacks."""
         self.finished = True
 
     def emit(self, hook: str, *arguments: Any) -> None:
