@@ -51,7 +51,7 @@ def make_vector(config: EnvConfig, seeds: list[int], max_steps: int | None = Non
         end_if_imported()
         env = make()
         env.close()
-        # An id that only this process knows (a class passed to deltadream.train) is registered there too.
+        # The id of a class passed to deltadream.train is registered there too.
         make_there = partial(_make_in_process, make, gymnasium.registry.get(config.id))
         spaces = env.observation_space, env.action_space
         make = partial(Remote, make_there, spaces, config.timeout)
