@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from envs.errors import BadInput
-
 Select = Callable[[Tensor], Tensor]
 """Logits [..., C] -> indices [...] int64: `gumbel_max` samples, `greedy` takes the most likely."""
 
@@ -113,10 +111,3 @@ class Scalar:
 
 REWARD_CODES: dict[str, type[TwoHot] | type[Sign]] = {"two_hot": TwoHot, "sign": Sign}
 VALUE_CODES: dict[str, type[TwoHot] | type[Scalar]] = {"two_hot": TwoHot, "scalar": Scalar}
-
-
-def scalar_code(name: str, codes: dict[str, type]) -> TwoHot | Sign | Scalar:
-    """The code of that name; BadInput if there is none."""
-    if name not in codes:
-        raise BadInput(f"{name!r} codes no scalar here; choose one of {', '.join(codes)}.")
-    return codes[name]()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agent.config.policies import PolicyConfig
 from agent.nets.actions import by_factor
-from agent.nets.heads import VALUE_CODES, scalar_code
+from agent.nets.heads import VALUE_CODES
 from agent.world_models.base import Reads
 
 
@@ -38,7 +38,7 @@ class Policy(nn.Module, ABC):
     def __init__(self, config: PolicyConfig, actions: tuple[int, ...]) -> None:
         super().__init__()
         self.config = config
-        self.value_code = scalar_code(config.value, VALUE_CODES)
+        self.value_code = VALUE_CODES[config.value]()
         self.action_sizes = actions
 
     def add_heads(self, width: int) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.config.world_models import DynamicsConfig
-from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head, scalar_code
+from agent.nets.heads import REWARD_CODES, Select, gumbel_max, mlp_head
 from agent.nets.initialization import initialize_like_gpt
 from agent.nets.transformer import Cache, CausalTransformer
 from agent.segment import Segment, masked_mean
@@ -40,7 +40,7 @@ class Dynamics(nn.Module, ABC):
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
-        self.reward_code = scalar_code(config.reward, REWARD_CODES)
+        self.reward_code = REWARD_CODES[config.reward]()
 
     def add_transformer(self, positions_per_step: int, codebook_size: int) -> None:
         """Make transformer and output heads. Called last in a subclass's constructor."""

@@ -338,8 +338,6 @@ def test_misfits_are_refused() -> None:
         Agent(config, SPACES)
     with pytest.raises(BadInput, match="agent.dynamics.latent=1 was given; give 4 or more"):
         make("delta_light", latent=1)
-    with pytest.raises(BadInput, match="'scalar' .* two_hot, sign"):
-        make("delta", reward="scalar")
     with pytest.raises(BadInput, match="context=1 .* at least 2"):
         make("frame", context=1)
 
