@@ -106,9 +106,10 @@ def _with_tuples(value: Any) -> Any:
         return {key: _with_tuples(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_tuples(inner) for inner in value]
-    with suppress(ValueError, SyntaxError):
-        if isinstance(value, str) and isinstance(read := ast.literal_eval(value), tuple):
-            return read
+    if isinstance(value, str) and value.startswith("(") and value.endswith(")"):
+        with suppress(ValueError, SyntaxError, TypeError):
+            read = ast.literal_eval(value)
+            return read if isinstance(read, tuple) else value
     return value
 
 

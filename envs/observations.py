@@ -1,6 +1,7 @@
 """What an environment shows -> frames, each held to what was declared."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -112,6 +113,8 @@ class Frames(gymnasium.Wrapper):
         if space is not self._declared and space != self._declared:
             before = f"it was {short(self._declared)} when it was made"
             raise self._refusal(f"its action space is {short(space)}, but {before}")
+        if not isinstance(result[-1], Mapping):
+            raise self._refusal(f"{call} returned the info {result[-1]!r:.100}, no dictionary")
         return result
 
     def _refusal(self, what: str) -> BadInput:
@@ -122,15 +125,16 @@ class Frames(gymnasium.Wrapper):
         )
 
 
-def _used(info: dict[str, Any]) -> dict[str, Any]:
+def _used(info: Mapping[str, Any]) -> dict[str, Any]:
     """Crafter's achievements, and whether a game continues (SeededEpisodes).
 
     The rest is left out: a vector environment makes arrays of infos, and fails where types differ.
     """
     used: dict[str, Any] = {}
-    counts = info.get("achievements")
-    if isinstance(counts, dict) and set(counts) == set(CRAFTER_ACHIEVEMENTS):
-        used["achievements"] = dict(counts)
+    counts: Any = info.get("achievements")
+    is_crafters = isinstance(counts, Mapping) and set(counts) == set(CRAFTER_ACHIEVEMENTS)
+    if is_crafters and all(isinstance(count, int | np.integer) for count in counts.values()):
+        used["achievements"] = {name: int(count) for name, count in counts.items()}
     if isinstance(info.get("game_continues"), bool):
         used["game_continues"] = info["game_continues"]
     return used

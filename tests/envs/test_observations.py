@@ -192,12 +192,20 @@ def test_another_action_space():
          {"achievements": COUNTS, "game_continues": True}),
         ({"achievements": {"first level": 1}, "game_continues": None}, {}),
         ({"achievements": list(COUNTS), "game_continues": np.zeros(2)}, {}),
+        ({"achievements": COUNTS | {"collect_coal": float("nan")}}, {}),
     ],
 )  # fmt: skip
 def test_what_is_used_of_an_info(info, used):
     env = Shows(IMAGE)
     env.step = lambda action: (env.observation, 0.0, False, False, info)
     assert frames(env).step(0)[4] == used
+
+
+def test_an_info_is_a_dictionary():
+    env = Shows(IMAGE)
+    env.step = lambda action: (env.observation, 0.0, False, False, None)
+    with pytest.raises(BadInput, match=r"step\(\) returned the info None"):
+        frames(env).step(0)
 
 
 def test_a_range_that_a_space_declares_too_widely():
