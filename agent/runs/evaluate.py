@@ -73,6 +73,7 @@ def evaluate_run(config: EvaluateConfig, overrides: list[str]) -> None:
     check_spaces(spaces_from_state(saved.state), spaces_of(env.for_evaluation(), 0), env.name)
     given = {name: getattr(config, name) for name in CHANGES if getattr(config, name) is not None}
     settings = replace(trained.final_evaluation, **given)
+    check_writable("output", Path(config.output or saved.run / "evaluation.json"))
 
     from agent.evaluation.evaluate import evaluate  # here: torch takes seconds to import
     from agent.execution import pick_device
@@ -84,7 +85,6 @@ def evaluate_run(config: EvaluateConfig, overrides: list[str]) -> None:
     policy = "random" if config.random else "agent"
     own = result_path(saved.run, policy, saved.epoch, settings, saved.paused)
     output = Path(config.output) if config.output else own
-    check_writable("output", output)
     agent = agent_of(saved, trained, pick_device(config.device))
     with progress("evaluate", settings.episodes, "episode") as bar:
         result = evaluate(agent, trained.env, settings, bar.update, config.random)

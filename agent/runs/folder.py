@@ -49,6 +49,7 @@ def wanted_folder(config: TrainConfig) -> Path:
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[None]:
     """Nobody else trains in the folder meanwhile. It is made, and removed if a run is refused."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
     is_new, lock = not folder.exists(), FileLock(folder / LOCK, timeout=CLAIM_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,9 @@ def claim(folder: Path) -> Iterator[None]:
     except (BadInput, EnvironmentFailed):
         if is_new and checkpoint.newest(folder) is None:
             shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # another run lies there by now
+                for parent in missing:
+                    parent.rmdir()
         raise
     finally:
         with contextlib.suppress(OSError):  # it is gone, or holds rows
