@@ -198,15 +198,20 @@ def explain(error: Exception, schema: type) -> str:
         return f"{group}={given} does not exist; choose one of {', '.join(error.options)}."
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).lstrip("+").partition("=")
+        is_text = value[:1] not in ("[", "{")
+        such = argument(key, value) if is_text else 'within it, or a tuple, as "(1, 2)"'
         return (
             f"{key}={value} cannot be read; write a list as key=[a,b], and a text with such "
-            f"characters as {argument(key, value)}."
+            f"characters {'as ' * is_text}{such}."
         )
     cause: BaseException = error
     while not isinstance(cause, OmegaConfBaseException) and cause.__cause__ is not None:
         cause = cause.__cause__
     message = str(cause).splitlines()[0].rstrip(".").replace("++", "")
     key = getattr(cause, "full_key", None)
+    if message.startswith("Merge error"):
+        value = message.rpartition(" ")[2]
+        return f"{value} was given for a group of keys; give group.key=value (--help shows them)."
     if message.startswith("Ambiguous value"):
         return f"{message}; give one, a list as key=[a,b], or run each with --multirun."
     if key and "not in" in message and "converted" not in message:

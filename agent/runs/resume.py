@@ -184,6 +184,7 @@ def unread_config(folder: Path, saved: TrainConfig, now: TrainConfig) -> str | N
         )
     if not edited:
         return None
+    edited[8:] = [f"{len(edited) - 8} more"] * (len(edited) > 8)
     return (
         f"{folder / 'config.yaml'} was edited ({', '.join(edited)}), and is not read: the "
         "checkpoint's values count, and it is written anew."

@@ -93,6 +93,8 @@ def test_values(given: str, place: Path):
         (["env=gym"], ["env.id has no value", "env.id=CartPole-v1"]),
         ([*TINY, "run=run"], ["exists already", "resume=run"]),
         ([*TINY, "replay.storage=memmap", "replay.capacity=1000000000000"], ["replay.capacity", "disk"]),
+        ([*TINY, "tokenizer=3"], ["3", "group.key=value"]),
+        ([*TINY, "env.kwargs={a: (1, 2)}"], ["env.kwargs={a: (1, 2)}", 'as "(1, 2)"']),
         (["resume=nothing"], ["nothing holds no checkpoint", "a run's folder"]),
         (["resume=empty"], ["empty holds no checkpoint"]),
         (["resume=run"], ["run has all its 2 epochs", "epochs=4"]),

@@ -80,10 +80,9 @@ class Sized(CatchEnv):
 
     def __init__(self, shape, config, render_mode: str | None = None):
         super().__init__(render_mode)
-        assert shape == (128, 64) and config == {"inner": ((1, 2.5), "a"), "name": "(not one)"}, (
-            shape,
-            config,
-        )
+        texts = {"name": "(not one)", "codes": "1,2"}
+        assert shape == (128, 64)
+        assert config == {"inner": ((1, 2.5), "a"), **texts}
 
 
 @pytest.mark.usefixtures("without_films")
@@ -92,13 +91,13 @@ def test_tuples_for_the_constructor(tmp_path, capsys):
     inner = ((1, 2.5), "a")
     own = (
         'env.kwargs.shape="(128, 64)"',
-        f"env.kwargs.config={{inner: \"{inner}\", name: '(not one)'}}",
+        f"env.kwargs.config={{inner: \"{inner}\", name: '(not one)', codes: '1,2'}}",
     )
     folder = train(Sized, *SMALL, *own, f"run={tmp_path / 'run'}")
     assert train(Sized, f"resume={folder}", "epochs=3", own[0]) == folder
     assert len(evaluate(folder, episodes=1).returns) == 1
     kwargs = yaml.safe_load(
-        "shape: (128, 64)\nconfig:\n  inner: ((1, 2.5), 'a')\n  name: (not one)"
+        "shape: (128, 64)\nconfig:\n  inner: ((1, 2.5), 'a')\n  name: (not one)\n  codes: 1,2"
     )
     make_single(EnvConfig(id="python/Sized-v0", kwargs=kwargs), seed=0).close()
     assert "Evaluate: deltadream.evaluate('<this folder>')" in (folder / "README.txt").read_text()
@@ -138,7 +137,7 @@ def test_a_script_without_a_guard(tmp_path):
     assert ended.returncode == 1 and "unguarded.py is imported by each process" in last
     assert 'if __name__ == "__main__":' in last
     assert ended.stderr.count("is imported by each process") == 1
-    assert not list(tmp_path.glob("runs/*/*"))
+    assert not list(tmp_path.glob("runs*"))
     assert str(tmp_path) not in [process.info["cwd"] for process in psutil.process_iter(["cwd"])]
 
 
