@@ -81,6 +81,11 @@ def is_picture(rendered: Any) -> bool:
     return is_bytes and rendered.ndim == rendered.shape[-1] == 3
 
 
+def is_plain(frame: np.ndarray) -> bool:
+    """Whether a frame [..., C] is of a single colour."""
+    return bool((frame == frame.reshape(-1, frame.shape[-1])[0]).all())
+
+
 def short(space: Space) -> str:
     """A space in a few words; a Box's own text lists its bounds element by element."""
     if isinstance(space, Box) and space.low.size:

@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.config import EnvConfig
 from envs.errors import BadInput, EnvironmentFailed
+from envs.images import is_plain
 from envs.make import make_single
 from envs.spaces import Spaces
 
@@ -101,7 +102,8 @@ def try_out(config: EnvConfig, seed: int, steps: int) -> Trial:
     """
     first, facts = _play(config, seed, steps)
     second, _ = _play(config, seed, steps)
-    went_black = _is_plain(second) and not _is_plain(first)
+    plain = [all(is_plain(seen.frame) for seen in play) for play in (first, second)]
+    went_black = plain == [False, True]
     if went_black and not config.parallel:
         raise BadInput(
             f"The environment {config.name} shows a single colour once it was made before in the "
@@ -155,11 +157,6 @@ def _play(config: EnvConfig, seed: int, steps: int) -> tuple[list[_Seen], dict[s
             "seconds": perf_counter() - started,
             "failures": failures,
         }
-
-
-def _is_plain(play: list[_Seen]) -> bool:
-    """Whether every frame is of a single colour."""
-    return all((seen.frame == seen.frame[0, 0]).all() for seen in play)
 
 
 def _first_difference(first: list[_Seen], second: list[_Seen]) -> int | None:

@@ -11,6 +11,7 @@ import numpy as np
 from envs.config import EnvConfig
 from envs.errors import BadInput
 from envs.failures import Restarts
+from envs.images import is_plain
 from envs.workers import Remote
 
 
@@ -197,13 +198,13 @@ class SeededEpisodes(gymnasium.Wrapper):
 
     def _check_shows(self, first: np.ndarray) -> None:
         """A renderer may break when another is closed: it shows black, and raises nothing."""
-        is_plain = bool((first == first.reshape(-1, first.shape[-1])[0]).all())
-        if is_plain and self._is_anew and self._was_plain is False:
+        plain = is_plain(first)
+        if plain and self._is_anew and self._was_plain is False:
             raise RuntimeError(
                 "made anew it shows a single colour, which it did not before (env.parallel=true "
                 "gives it a process of its own)"
             )
-        self._was_plain = bool(self._was_plain) or is_plain
+        self._was_plain = bool(self._was_plain) or plain
 
     def _restart(self, error: BaseException, where: str) -> str:
         """Make the environment anew -> a sentence about it, if that is accepted."""

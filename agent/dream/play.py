@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.config import TrainConfig
-from agent.config.training import check_choice
 from agent.dream.window import PlayerWindow
 from agent.media.films import FORMATS, write_video
 from agent.runs.checks import check_writable
@@ -59,8 +58,8 @@ class PlayConfig:
 
     run: str | None = None
     env: EnvConfig = field(default_factory=EnvConfig)
-    where: str = "real"
-    by: str = "keyboard"
+    where: str = setting("real", ("real", "dream", "both"))
+    by: str = setting("keyboard", ("keyboard", "agent"))
     wake_every: int | None = setting(None, COUNT)
     steps: int | None = setting(None, COUNT)
     seed: int = setting(0, SEED)
@@ -72,8 +71,6 @@ class PlayConfig:
     def check(self) -> None:
         """Raises BadInput for values that are not accepted, alone or together."""
         check_values(self)
-        check_choice("where", self.where, ("real", "dream", "both"))
-        check_choice("by", self.by, ("keyboard", "agent"))
         if not self.run and (self.where, self.by) != ("real", "keyboard"):
             raise BadInput(
                 f"where={self.where} by={self.by} needs a trained agent, and no run was given; "

@@ -2,7 +2,7 @@
 
     run/checkpoints/epoch_000010/<name>.safetensors   one file per network, optimizer, ...
                                  state.json           everything that is not a tensor
-                                 manifest.json        size and SHA-256 of every file, and of itself
+                                 manifest.json        SHA-256 of every file, and of itself
                     epoch_000010_paused/              of a run that was stopped within epoch 11
     run/replay/steps_<first>_<last>_<digest>.safetensors   rows of the replay
 
